@@ -1,0 +1,1 @@
+"""Measures, significance, diagnostics, benchmarks and reports."""

@@ -1,0 +1,1 @@
+"""Reranking: runs, candidates, schedules, the scoring engine, preferences and aggregators."""

@@ -1,0 +1,122 @@
+"""Files that are either whole or absent, and the meta file beside each output."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import io
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+from .errors import UsageError
+
+
+def check_output(path: Path, overwrite: bool) -> None:
+    """Refuses, before any work, an output that exists (unless ``overwrite``) or whose folder cannot be written."""
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} exists already: choose another --output or add --overwrite")
+    folder = path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"{folder} is not writable: choose another --output")
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Opens a temporary file beside ``path`` and moves it into place on success; on any error nothing is left.
+
+    ``mode`` is "w" (UTF-8 text, LF line ends) or "wb". Text under a name that ends in ``.gz`` is compressed
+    without a time stamp, so that equal content gives equal bytes.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as raw:
+            if path.suffix == ".gz":
+                with gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed:
+                    if mode == "wb":
+                        yield packed
+                    else:
+                        with io.TextIOWrapper(packed, encoding="utf-8", newline="\n") as text:
+                            yield text
+            elif mode == "wb":
+                yield raw
+            else:
+                with io.TextIOWrapper(raw, encoding="utf-8", newline="\n", write_through=False) as text:
+                    yield text
+                    text.flush()
+                    os.fsync(raw.fileno())
+            if not raw.closed:
+                raw.flush()
+                os.fsync(raw.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_meta(output: Path, tag: str, inputs: Mapping[str, Path], details: Mapping[str, Any]) -> Path:
+    """Writes ``<output>.meta.yaml`` in the layout of ir_metadata (PRIMAD sections) and returns its path.
+
+    Args:
+        output: the file described; it is hashed.
+        tag: the run tag or the command's name.
+        inputs: role → path of every file read; each is hashed.
+        details: everything else worth keeping (model, revision, dtype, seed, calls, tokens, seconds ...).
+    """
+    import yaml
+
+    packages = ("sparring", "torch", "transformers", "sentence-transformers", "faiss-cpu", "numpy", "scipy")
+    versions = {}
+    for package in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    content = {
+        "ir_metadata.version": "0.1",
+        "tag": tag,
+        "platform": {
+            "hardware": {"cpu": {"model": platform.processor() or platform.machine(), "cores": os.cpu_count()}},
+            "operating system": {"kernel": platform.system(), "release": platform.release()},
+            "software": {"python": platform.python_version(), "libraries": versions},
+        },
+        "implementation": {"executable": {"cmd": " ".join(sys.argv)}},
+        "data": {
+            "inputs": {
+                role: {"path": str(path), "sha256": sha256(path) if path.is_file() else None}
+                for role, path in inputs.items()
+            },
+            "output": {"path": str(output), "sha256": sha256(output) if output.is_file() else None},
+        },
+        "method": dict(details),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    target = output.with_name(output.name + ".meta.yaml")
+    with atomic_write(target) as stream:
+        yaml.safe_dump(content, stream, sort_keys=False, allow_unicode=True)
+    return target

@@ -1,0 +1,170 @@
+"""Names and spec strings: a component is written as a call and prints back as one.
+
+``window(m=5, skip=7)`` is at once the flag, the YAML value, the run tag and the row of a bench table.
+A component is a frozen dataclass; its fields are the options. Options left at their defaults are not
+printed, so that one component has one name.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import importlib
+import pkgutil
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from .errors import UsageError
+
+T = TypeVar("T")
+
+
+class Registry:
+    """The components of one kind, found by importing every module of ``package`` on first use.
+
+    Args:
+        kind: what one entry is called in messages, in the singular ("schedule").
+        package: the package or module whose import registers the entries ("sparring.rerank.schedules").
+    """
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind = kind
+        self.package = package
+        self._entries: dict[str, type[Any]] = {}
+        self._loaded = False
+
+    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+        """Class decorator: makes a frozen dataclass known as ``name`` and gives it its spec as ``str()``."""
+
+        def add(cls: type[T]) -> type[T]:
+            if name in self._entries:
+                raise ValueError(f"{self.kind} {name!r} is registered twice")
+            self._entries[name] = cls
+            cls.spec_name = name  # type: ignore[attr-defined]
+            cls.__str__ = format_spec  # type: ignore[method-assign, assignment]
+            return cls
+
+        return add
+
+    def names(self) -> list[str]:
+        """All registered names, sorted."""
+        self._load()
+        return sorted(self._entries)
+
+    def __iter__(self) -> Iterator[tuple[str, type[Any]]]:
+        self._load()
+        return iter(sorted(self._entries.items()))
+
+    def parse(self, spec: str) -> Any:
+        """Builds the component that ``spec`` names; raises UsageError naming the nearest known name or option."""
+        self._load()
+        try:
+            node = ast.parse(spec.strip(), mode="eval").body
+        except SyntaxError:
+            raise UsageError(
+                f"{self.kind} {spec!r} is not a call: write name or name(option=value, ...)"
+            ) from None
+        return self._build(node, spec)
+
+    def _build(self, node: ast.expr, spec: str) -> Any:
+        call = node if isinstance(node, ast.Call) else ast.Call(func=node, args=[], keywords=[])
+        if not isinstance(call.func, ast.Name):
+            raise UsageError(f"{self.kind} {spec!r} is not a call: write name or name(option=value, ...)")
+        name = call.func.id
+        if name not in self._entries:
+            raise UsageError(unknown(self.kind, name, self._entries))
+        cls = self._entries[name]
+        fields = [f for f in dataclasses.fields(cls) if f.init]
+        if len(call.args) > len(fields):
+            raise UsageError(f"{spec!r}: {name} takes at most {len(fields)} options, {len(call.args)} given")
+        options = {f.name: a for f, a in zip(fields, call.args, strict=False)}
+        for keyword in call.keywords:
+            if keyword.arg is None or keyword.arg not in {f.name for f in fields}:
+                raise UsageError(unknown(f"option of {name}", str(keyword.arg), [f.name for f in fields]))
+            if keyword.arg in options:
+                raise UsageError(f"{spec!r}: option {keyword.arg} is given twice")
+            options[keyword.arg] = keyword.value
+        hints = typing.get_type_hints(cls)
+        values = {key: self._value(hints[key], value, f"{spec!r}: {key}") for key, value in options.items()}
+        missing = [
+            f.name
+            for f in fields
+            if f.name not in values
+            and f.default is dataclasses.MISSING
+            and f.default_factory is dataclasses.MISSING
+        ]
+        if missing:
+            raise UsageError(f"{spec!r}: {name} needs {', '.join(missing)}")
+        try:
+            return cls(**values)
+        except ValueError as error:
+            raise UsageError(f"{spec!r}: {error}") from None
+
+    def _value(self, hint: Any, node: ast.expr, where: str) -> Any:
+        if isinstance(node, ast.Call):  # a component inside a component, such as two_level(first=blocks(...))
+            return self._build(node, ast.unparse(node))
+        if isinstance(node, ast.Name):  # a bare word is a string: design=latin
+            if node.id in self._entries and hint is not str:
+                return self._build(node, node.id)
+            value: Any = node.id
+        else:
+            try:
+                value = ast.literal_eval(node)
+            except ValueError:
+                raise UsageError(f"{where}: cannot read {ast.unparse(node)!r}") from None
+        kinds = typing.get_args(hint) or (hint,)
+        if float in kinds and type(value) is int:
+            value = float(value)
+        plain = tuple(k for k in kinds if k in (int, float, str, bool, type(None), tuple, list))
+        literal = tuple(k for k in kinds if isinstance(k, str))  # Literal["a", "b"]
+        if literal and value not in literal:
+            raise UsageError(unknown(where, str(value), literal))
+        if plain and not any(type(value) is k for k in plain):
+            expected = " or ".join(k.__name__ for k in plain)
+            raise UsageError(f"{where}: expected {expected}, found {value!r}")
+        return value
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        module = importlib.import_module(self.package)
+        for info in pkgutil.iter_modules(getattr(module, "__path__", [])):
+            importlib.import_module(f"{self.package}.{info.name}")
+        self._loaded = True
+
+
+def format_spec(component: Any) -> str:
+    """The spec string of a component: its name and the options that differ from their defaults."""
+    options = []
+    for field in dataclasses.fields(component):
+        value = getattr(component, field.name)
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        else:
+            default = field.default
+        if not field.init or value == default:
+            continue
+        shown = (
+            str(value) if dataclasses.is_dataclass(value) or _is_word(value) else repr(value)
+        )
+        options.append(f"{field.name}={shown}")
+    return f"{component.spec_name}({', '.join(options)})" if options else str(component.spec_name)
+
+
+def _is_word(value: object) -> bool:
+    return isinstance(value, str) and value.isidentifier() and value not in ("None", "True", "False")
+
+
+def unknown(what: str, name: str, known: typing.Iterable[str]) -> str:
+    """The message for an unknown name: the nearest known one, then all of them."""
+    choices = sorted(known)
+    near = difflib.get_close_matches(name, choices, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return f"unknown {what} {name!r}{hint}; known: {', '.join(choices) or 'none'}"
+
+
+schedules = Registry("schedule", "sparring.rerank.schedules")
+aggregators = Registry("aggregator", "sparring.rerank.aggregators")
+families = Registry("model family", "sparring.rerank.models")
