@@ -146,9 +146,7 @@ def format_spec(component: Any) -> str:
             default = field.default
         if not field.init or value == default:
             continue
-        shown = (
-            str(value) if dataclasses.is_dataclass(value) or _is_word(value) else repr(value)
-        )
+        shown = str(value) if dataclasses.is_dataclass(value) or _is_word(value) else repr(value)
         options.append(f"{field.name}={shown}")
     return f"{component.spec_name}({', '.join(options)})" if options else str(component.spec_name)
 

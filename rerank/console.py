@@ -1,0 +1,54 @@
+"""What the user sees: results on stdout, progress and notes on stderr, bars only on a terminal."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+log = logging.getLogger("sparring")
+T = TypeVar("T")
+
+
+def configure(quiet: bool = False, debug: bool = False) -> None:
+    """Sends the toolkit's log to stderr: warnings only with ``quiet``, everything with ``debug``."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.handlers[:] = [handler]
+    log.propagate = False
+    log.setLevel(logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO)
+
+
+def out(text: str) -> None:
+    """Writes a result line to stdout."""
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    sys.stdout.flush()
+
+
+def bars_wanted() -> bool:
+    """True on a terminal, unless ``--quiet`` or NO_PROGRESS is set."""
+    return sys.stderr.isatty() and log.isEnabledFor(logging.INFO) and not os.environ.get("NO_PROGRESS")
+
+
+def progress(
+    items: Iterable[T] | None = None, *, total: float | None = None, unit: str = "it", label: str = ""
+) -> tqdm[T]:
+    """A progress bar with an estimate of the time left; invisible where bars are not wanted."""
+    from tqdm import tqdm
+
+    return tqdm(
+        items,
+        total=total,
+        unit=unit,
+        desc=label or None,
+        unit_scale=True,
+        file=sys.stderr,
+        disable=not bars_wanted(),
+        smoothing=0.1,
+        dynamic_ncols=True,
+    )
