@@ -1,1 +1,1 @@
-"""The commands of this package, one module each."""
+"""The commands of ``sparring``: one module each, with its flags (``Options``) and its work (``main``)."""
