@@ -101,9 +101,7 @@ def write_meta(output: Path, tag: str, inputs: Mapping[str, Path], details: Mapp
         "ir_metadata.version": "0.1",
         "tag": tag,
         "platform": {
-            "hardware": {
-                "cpu": {"model": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-            },
+            "hardware": {"cpu": {"model": platform.processor() or platform.machine(), "cores": os.cpu_count()}},
             "operating system": {"kernel": platform.system(), "release": platform.release()},
             "software": {"python": platform.python_version(), "libraries": versions},
         },
