@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
 log = logging.getLogger("sparring")
-T = TypeVar("T")
 
 
 def configure(quiet: bool = False, debug: bool = False) -> None:
@@ -35,14 +33,11 @@ def bars_wanted() -> bool:
     return sys.stderr.isatty() and log.isEnabledFor(logging.INFO) and not os.environ.get("NO_PROGRESS")
 
 
-def progress(
-    items: Iterable[T] | None = None, *, total: float | None = None, unit: str = "it", label: str = ""
-) -> tqdm[T]:
+def progress(*, total: float | None = None, unit: str = "it", label: str = "") -> tqdm[Any]:
     """A progress bar with an estimate of the time left; invisible where bars are not wanted."""
     from tqdm import tqdm
 
     return tqdm(
-        items,
         total=total,
         unit=unit,
         desc=label or None,

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from .errors import UsageError
 
@@ -43,7 +43,7 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             if path.suffix == ".gz":
                 with gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed:
                     if mode == "wb":
-                        yield packed
+                        yield cast(IO[Any], packed)
                     else:
                         with io.TextIOWrapper(packed, encoding="utf-8", newline="\n") as text:
                             yield text

@@ -43,7 +43,7 @@ class Registry:
                 raise ValueError(f"{self.kind} {name!r} is registered twice")
             self._entries[name] = cls
             cls.spec_name = name  # type: ignore[attr-defined]
-            cls.__str__ = format_spec  # type: ignore[method-assign, assignment]
+            cls.__str__ = format_spec  # type: ignore[method-assign]
             return cls
 
         return add
@@ -140,10 +140,8 @@ def format_spec(component: Any) -> str:
     options = []
     for field in dataclasses.fields(component):
         value = getattr(component, field.name)
-        if field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
-        else:
-            default = field.default
+        made = field.default_factory is not dataclasses.MISSING
+        default = field.default_factory() if made else field.default  # type: ignore[misc]
         if not field.init or value == default:
             continue
         shown = str(value) if dataclasses.is_dataclass(value) or _is_word(value) else repr(value)

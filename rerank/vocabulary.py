@@ -104,7 +104,8 @@ class Preferences:
         )
         games = np.bincount(flat, weight, size) + np.bincount(back, weight, size)
         mask = np.arange(n) < self.sizes[:, None]
-        return wins.reshape(count, n, n), games.reshape(count, n, n), mask
+        shape = (count, n, n)
+        return wins.astype(np.float64).reshape(shape), games.astype(np.float64).reshape(shape), mask
 
     def ragged(self, padded: NDArray[np.float64]) -> NDArray[np.float64]:
         """Drops the padding of a (Q, n) array: scores of all candidates, topic after topic."""
