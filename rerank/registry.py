@@ -140,8 +140,8 @@ def format_spec(component: Any) -> str:
     options = []
     for field in dataclasses.fields(component):
         value = getattr(component, field.name)
-        made = field.default_factory is not dataclasses.MISSING
-        default = field.default_factory() if made else field.default  # type: ignore[misc]
+        factory = field.default_factory
+        default = factory() if factory is not dataclasses.MISSING else field.default
         if not field.init or value == default:
             continue
         shown = str(value) if dataclasses.is_dataclass(value) or _is_word(value) else repr(value)

@@ -1,0 +1,64 @@
+"""``sparring list KIND``: what can be named in a spec string, one per line, with its options."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from .. import console
+from ..cli import CommonOptions
+from ..registry import Registry
+
+KINDS = {
+    "models": ("sparring.rerank.registry", "families"),
+    "schedules": ("sparring.rerank.registry", "schedules"),
+    "aggregators": ("sparring.rerank.registry", "aggregators"),
+    "losses": ("sparring.train.losses", "losses"),
+    "measures": ("sparring.eval.measures", "measures"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(CommonOptions):
+    """List the models, schedules, aggregators, losses or measures that can be named."""
+
+    kind: Annotated[Literal["models", "schedules", "aggregators", "losses", "measures"], tyro.conf.Positional]
+    """What to list."""
+
+
+def main(options: Options) -> None:
+    """Prints one line per entry: how it is written with its default options, then its first sentence."""
+    module, name = KINDS[options.kind]
+    registry: Registry = getattr(importlib.import_module(module), name)
+    rows = [(signature(entry_name, entry), summary(entry)) for entry_name, entry in registry]
+    width = min(58, max(len(call) for call, _ in rows))
+    for call, text in rows:
+        console.out(f"{call:<{width}}  {text}" if len(call) <= width else f"{call}\n{'':<{width}}  {text}")
+
+
+def signature(name: str, entry: Any) -> str:
+    """The entry as a call with all its options and their defaults."""
+    options = []
+    for field in dataclasses.fields(entry):
+        if not field.init:
+            continue
+        if field.default is not dataclasses.MISSING:
+            value = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            value = field.default_factory()
+        else:
+            options.append(field.name)
+            continue
+        options.append(f"{field.name}={value}")
+    return f"{name}({', '.join(options)})" if options else name
+
+
+def summary(entry: Any) -> str:
+    """The first sentence of the entry's docstring."""
+    text = " ".join((inspect.getdoc(entry) or "").split("\n\n")[0].split())
+    return text.split(". ")[0].rstrip(".")
