@@ -112,6 +112,22 @@ class Preferences:
         mask = np.arange(padded.shape[1]) < self.sizes[:, None]
         return padded[mask]
 
+    def topic(self, index: int) -> Preferences:
+        """The preferences of one topic alone."""
+        rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
+        start = int(self.sizes[:index].sum())
+        documents = slice(start, start + int(self.sizes[index]))
+        return Preferences(
+            sizes=self.sizes[index : index + 1],
+            offsets=np.array([0, rows.stop - rows.start]),
+            first=self.first[rows],
+            second=self.second[rows],
+            probability=self.probability[rows],
+            weight=None if self.weight is None else self.weight[rows],
+            prior=None if self.prior is None else self.prior[documents],
+            source=None if self.source is None else self.source[rows],
+        )
+
     @staticmethod
     def join(parts: Iterable[Preferences]) -> Preferences:
         """Many topics in one object, in the order given; optional arrays must be in all parts or in none."""
