@@ -1,0 +1,279 @@
+"""Token ids of every text once, and batches gathered from them without any work per pair in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .templates import Constant, Template, Truncation
+
+CHARACTERS_PER_TOKEN = (
+    10,
+    100,
+)  # cut texts to this many characters per token kept; the second where words are long
+TOKENIZER_BATCH = 8192
+
+
+class TokenStore:
+    """The token ids of all texts seen, one after the other in a flat int32 array; each text is tokenised once.
+
+    Args:
+        tokenizer: a fast tokenizer of transformers; its truncation, padding and special tokens play no part.
+            Text that spells a special token (``[SEP]``, ``</s>``) stays text.
+        limit: no more than so many tokens of one text are kept.
+    """
+
+    def __init__(self, tokenizer: Any, limit: int) -> None:
+        from tokenizers import Tokenizer
+
+        backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = True
+        self._backend = backend
+        self.limit = limit
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets everything; entry numbers given before are void."""
+        self._known: dict[str | tuple[int, ...], int] = {}
+        self._flat = np.empty(1 << 16, np.int32)
+        self._used = 0
+        self._starts = np.empty(1 << 10, np.int64)
+        self._lengths = np.empty(1 << 10, np.int64)
+        self._cut = np.empty(1 << 10, np.bool_)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    @property
+    def flat(self) -> NDArray[np.int32]:
+        """All token ids."""
+        return self._flat[: self._used]
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """Where each entry begins in `flat`."""
+        return self._starts[: len(self._known)]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each entry."""
+        return self._lengths[: len(self._known)]
+
+    @property
+    def cut(self) -> NDArray[np.bool_]:
+        """Whether the text of an entry was longer than the limit."""
+        return self._cut[: len(self._known)]
+
+    def constant(self, ids: tuple[int, ...]) -> int:
+        """The entry of a piece that is given as ids."""
+        if ids not in self._known:
+            self._append(ids, list(ids), False)
+        return self._known[ids]
+
+    def entries(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """The entry of each text; unseen texts are tokenised in large batches."""
+        known = self._known
+        fresh = [text for text in dict.fromkeys(texts) if text not in known]
+        for start in range(0, len(fresh), TOKENIZER_BATCH):
+            self._tokenise(fresh[start : start + TOKENIZER_BATCH])
+        return np.fromiter((known[text] for text in texts), np.int64, len(texts))
+
+    def _tokenise(self, texts: list[str]) -> None:
+        short, long = (self.limit * factor for factor in CHARACTERS_PER_TOKEN)
+        ids = self._encode([text[:short] for text in texts])
+        again = [i for i, text in enumerate(texts) if len(text) > short and len(ids[i]) <= self.limit]
+        if again:  # long words: more characters are needed to fill the limit
+            for i, longer in zip(again, self._encode([texts[i][:long] for i in again]), strict=True):
+                ids[i] = longer
+        for text, tokens in zip(texts, ids, strict=True):
+            self._append(text, tokens[: self.limit], len(tokens) > self.limit or len(text) > long)
+
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        try:
+            encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+        except (TypeError, UnicodeEncodeError):  # lone surrogates are no Unicode text
+            texts = [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts]
+            encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def _append(self, key: str | tuple[int, ...], ids: list[int], cut: bool) -> None:
+        number, end = len(self._known), self._used + len(ids)
+        if end > len(self._flat):
+            self._flat = np.resize(self._flat, max(end, 2 * len(self._flat)))
+        if number == len(self._starts):
+            size = 2 * number
+            self._starts = np.resize(self._starts, size)
+            self._lengths = np.resize(self._lengths, size)
+            self._cut = np.resize(self._cut, size)
+        self._flat[self._used : end] = ids
+        self._starts[number], self._lengths[number], self._cut[number] = self._used, len(ids), cut
+        self._known[key] = number
+        self._used = end
+
+
+@dataclass(frozen=True, slots=True)
+class Sequences:
+    """Inputs as slices of a token store: pieces (S, slots) after truncation, and what was cut to fit.
+
+    ``group`` (S,) says which group a sequence belongs to, ascending; ``query`` (S,) is the entry of its query.
+    """
+
+    starts: NDArray[np.int64]
+    pieces: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+    group: NDArray[np.int64]
+    query: NDArray[np.int64]
+    query_cut: NDArray[np.bool_]
+    passage_cut: NDArray[np.bool_]
+
+
+def build_sequences(
+    store: TokenStore,
+    template: Template,
+    truncation: Truncation,
+    query: NDArray[np.int64],
+    passages: NDArray[np.int64],
+    group: NDArray[np.int64],
+) -> Sequences:
+    """Lays out one sequence per row from entries of the store: query (S,) and passages (S, p)."""
+    query_kept, passages_kept = truncation.fit(template.overhead, store.lengths[query], store.lengths[passages])
+    shape = (len(query), len(template.slots))
+    starts, pieces = np.empty(shape, np.int64), np.empty(shape, np.int64)
+    for column, slot in enumerate(template.slots):
+        if isinstance(slot, Constant):
+            entry = store.constant(slot.ids)
+            starts[:, column] = store.starts[entry]
+            pieces[:, column] = len(slot.ids)
+        elif slot.role == "query":
+            starts[:, column], pieces[:, column] = store.starts[query], query_kept
+        else:
+            starts[:, column] = store.starts[passages[:, slot.index]]
+            pieces[:, column] = passages_kept[:, slot.index]
+    return Sequences(
+        starts=starts,
+        pieces=pieces,
+        tokens=pieces.sum(axis=1),
+        group=group,
+        query=query,
+        query_cut=(query_kept < store.lengths[query]) | store.cut[query],
+        passage_cut=np.any((passages_kept < store.lengths[passages]) | store.cut[passages], axis=1),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Sequences one after the other without padding, as the models take them.
+
+    Args:
+        input_ids, positions, segments: int32 tensors (T,); positions restart in each sequence.
+        boundaries: sequence s is rows ``boundaries[s]:boundaries[s + 1]``, int32 tensor (S + 1,).
+        lengths: the lengths of the sequences, on the host, (S,).
+        groups: group g owns sequences ``groups[g]:groups[g + 1]``, on the host, (G + 1,).
+        queries: a number per sequence, equal where the query is the same, on the host, (S,).
+    """
+
+    input_ids: torch.Tensor
+    positions: torch.Tensor
+    segments: torch.Tensor
+    boundaries: torch.Tensor
+    lengths: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    queries: NDArray[np.int64]
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch with its tensors on ``device``; from pinned memory the copy does not block."""
+        if device.type == "cpu":
+            return self
+        names = ("input_ids", "positions", "segments", "boundaries")
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
+
+    def pin(self) -> Batch:
+        """The batch in pinned memory."""
+        names = ("input_ids", "positions", "segments", "boundaries")
+        return replace(self, **{name: getattr(self, name).pin_memory() for name in names})
+
+    def padded(self, pad_id: int, side: Literal["left", "right"] = "right") -> Padded:
+        """The same sequences as padded rows."""
+        count, width = len(self.lengths), int(self.lengths.max())
+        columns = np.arange(width)
+        lengths = self.lengths[:, None]
+        host = columns < lengths if side == "right" else columns >= width - lengths
+        mask = torch.from_numpy(host).to(self.input_ids.device, non_blocking=True)
+
+        def fill(values: torch.Tensor, empty: int) -> torch.Tensor:
+            rows = values.new_full((count, width), empty)
+            rows[mask] = values
+            return rows
+
+        return Padded(fill(self.input_ids, pad_id), mask, fill(self.positions, 0), fill(self.segments, 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Padded:
+    """Sequences as rows of equal width: input_ids, mask (True on tokens), positions and segments, each (S, L)."""
+
+    input_ids: torch.Tensor
+    mask: torch.Tensor
+    positions: torch.Tensor
+    segments: torch.Tensor
+
+
+def gather(
+    store: TokenStore, template: Template, sequences: Sequences, rows: NDArray[np.int64], first_position: int = 0
+) -> Batch:
+    """The batch of the sequences ``rows``, whose groups must be whole and together."""
+    pieces = sequences.pieces[rows]
+    lengths = sequences.tokens[rows]
+    flat, size = pieces.ravel(), int(lengths.sum())
+    ends = np.cumsum(flat)
+    index = np.arange(size) + np.repeat(sequences.starts[rows].ravel() - (ends - flat), flat)
+    boundaries = np.zeros(len(rows) + 1, np.int32)
+    np.cumsum(lengths, out=boundaries[1:])
+    positions = np.arange(first_position, first_position + size, dtype=np.int32)
+    positions -= np.repeat(boundaries[:-1], lengths)
+    segments = np.array([slot.segment for slot in template.slots], np.int32)
+    group = sequences.group[rows]
+    edges = np.flatnonzero(np.diff(group)) + 1
+    return Batch(
+        input_ids=torch.from_numpy(store.flat[index]),
+        positions=torch.from_numpy(positions),
+        segments=torch.from_numpy(
+            np.repeat(np.tile(segments, len(rows)), flat) if segments.any() else np.zeros(size, np.int32)
+        ),
+        boundaries=torch.from_numpy(boundaries),
+        lengths=lengths,
+        groups=np.concatenate([[0], edges, [len(rows)]]).astype(np.int64),
+        queries=sequences.query[rows],
+    )
+
+
+def plan(
+    tokens: NDArray[np.int64], longest: NDArray[np.int64], members: NDArray[np.int64], budget: int, padded: bool
+) -> Iterator[NDArray[np.int64]]:
+    """Groups of each batch: sorted by length, longest first, filled up to ``budget`` tokens (one group at least).
+
+    Args:
+        tokens, longest, members: of each group its tokens, those of its longest sequence, its sequences, (G,).
+        padded: count a batch as rows of its longest sequence instead of true tokens.
+    """
+    order = np.lexsort((np.arange(len(tokens)), -tokens, -longest))
+    cost, count = np.cumsum(tokens[order]), np.cumsum(members[order])
+    start = 0
+    while start < len(order):
+        if padded:
+            width = int(longest[order[start]])
+            done = count[start - 1] if start else 0
+            end = int(np.searchsorted(count, done + max(1, budget // width), side="right"))
+        else:
+            done = cost[start - 1] if start else 0
+            end = int(np.searchsorted(cost, done + budget, side="right"))
+        end = max(end, start + 1)
+        yield order[start:end]
+        start = end

