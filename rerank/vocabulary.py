@@ -171,8 +171,11 @@ class Scorer(Protocol):
     probabilities.
     """
 
-    width: int | None
-    fingerprint: str
+    @property
+    def width(self) -> int | None: ...
+
+    @property
+    def fingerprint(self) -> str: ...
 
     def __call__(
         self, topics: Sequence[Candidates], groups: Sequence[Groups], sink: Sink | None = None
@@ -188,8 +191,11 @@ class Schedule(Protocol):
     ``oriented`` says that the order inside a yielded pair was chosen on purpose and must not be flipped.
     """
 
-    width: int | None
-    oriented: bool
+    @property
+    def width(self) -> int | None: ...
+
+    @property
+    def oriented(self) -> bool: ...
 
     def rounds(
         self, prior: NDArray[np.float64], rng: np.random.Generator
