@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from .errors import SparringError, UsageError
 from .models import Model
 from .shards import Shard, build_shard, prefetch, split_topics
 from .statistics import EngineStats, SelfCheck
-from .vocabulary import Candidates, Groups, Outcomes, Sink
+from .vocabulary import Candidates, Groups, Outcomes, Scorer, Sink
 
 STORE_TOKENS = 1 << 26  # 256 MB of token ids are kept between calls
 COMMIT_GROUPS, COMMIT_SECONDS = 4096, 1.0
@@ -263,3 +264,12 @@ def _unknown(outcomes: Outcomes) -> NDArray[np.bool_]:
     """Rows without any outcome."""
     unknown: NDArray[np.bool_] = np.isnan(outcomes.reshape(len(outcomes), -1)).min(axis=1, initial=True)
     return unknown
+
+
+def open_scorer(model: Any, **options: Any) -> Scorer:
+    """The scorer of a loaded model: an `Engine`, or what a model that batches on its own (a bi-encoder) returns.
+
+    ``options`` are those of `Engine`.
+    """
+    own: Scorer | None = model.scorer(**options) if hasattr(model, "scorer") else None
+    return Engine(model, **options) if own is None else own

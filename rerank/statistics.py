@@ -152,12 +152,13 @@ class SelfCheck:
             if np.isfinite(score):
                 by_query.setdefault(query, {})[passages] = score
         compared = [list(scores.values()) for scores in by_query.values() if len(scores) > 1]
-        if sum(map(len, compared)) < self.LEAST:
+        texts = sum(map(len, compared))
+        if texts < self.LEAST:
             return
         self._done = True
         self._seen.clear()
         if all(max(values) - min(values) <= 1e-7 * max(1.0, abs(values[0])) for values in compared):
             raise SparringError(
-                f"{self._name}: scores do not depend on the document ({sum(map(len, compared))} "
-                "different passages, one score per query): the head or the template is wrong; check the checkpoint and --family"
+                f"{self._name}: scores do not depend on the document ({texts} different passages, "
+                "one score per query): the head or the template is wrong; check the checkpoint and --family"
             )
