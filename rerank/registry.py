@@ -76,22 +76,25 @@ class Registry:
         if name not in self._entries:
             raise UsageError(unknown(self.kind, name, self._entries))
         cls = self._entries[name]
-        fields = [f for f in dataclasses.fields(cls) if f.init]
+        fields = {option_name(f): f for f in dataclasses.fields(cls) if f.init}
         if len(call.args) > len(fields):
             raise UsageError(f"{spec!r}: {name} takes at most {len(fields)} options, {len(call.args)} given")
-        options = {f.name: a for f, a in zip(fields, call.args, strict=False)}
+        options = dict(zip(fields, call.args, strict=False))
         for keyword in call.keywords:
-            if keyword.arg is None or keyword.arg not in {f.name for f in fields}:
-                raise UsageError(unknown(f"option of {name}", str(keyword.arg), [f.name for f in fields]))
+            if keyword.arg is None or keyword.arg not in fields:
+                raise UsageError(unknown(f"option of {name}", str(keyword.arg), fields))
             if keyword.arg in options:
                 raise UsageError(f"{spec!r}: option {keyword.arg} is given twice")
             options[keyword.arg] = keyword.value
         hints = typing.get_type_hints(cls)
-        values = {key: self._value(hints[key], value, f"{spec!r}: {key}") for key, value in options.items()}
+        values = {
+            fields[key].name: self._value(hints[fields[key].name], value, f"{spec!r}: {key}")
+            for key, value in options.items()
+        }
         missing = [
-            f.name
-            for f in fields
-            if f.name not in values
+            option
+            for option, f in fields.items()
+            if option not in options
             and f.default is dataclasses.MISSING
             and f.default_factory is dataclasses.MISSING
         ]
@@ -106,7 +109,8 @@ class Registry:
         if isinstance(node, ast.Call):  # a component inside a component, such as two_level(first=blocks(...))
             return self._build(node, ast.unparse(node))
         if isinstance(node, ast.Name):  # a bare word is a string: design=latin
-            if node.id in self._entries and hint is not str:
+            words = any(kind is str or isinstance(kind, str) for kind in typing.get_args(hint) or (hint,))
+            if node.id in self._entries and not words:
                 return self._build(node, node.id)
             value: Any = node.id
         else:
@@ -145,8 +149,13 @@ def format_spec(component: Any) -> str:
         if not field.init or value == default:
             continue
         shown = str(value) if dataclasses.is_dataclass(value) or _is_word(value) else repr(value)
-        options.append(f"{field.name}={shown}")
+        options.append(f"{option_name(field)}={shown}")
     return f"{component.spec_name}({', '.join(options)})" if options else str(component.spec_name)
+
+
+def option_name(field: dataclasses.Field[Any]) -> str:
+    """How the option is written: a field that a method would hide carries an underscore, ``rounds_``."""
+    return field.name.rstrip("_")
 
 
 def _is_word(value: object) -> bool:

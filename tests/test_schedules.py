@@ -151,5 +151,5 @@ def test_specs_print_back_as_they_were_written(name: str) -> None:
     assert str(registry.schedules.parse(name)) == name
     for field in dataclasses.fields(cls):
         if type(field.default) in (int, float) and not isinstance(field.default, bool):
-            spec = f"{name}({field.name}={field.default!r})"
+            spec = f"{name}({registry.option_name(field)}={field.default!r})"
             assert registry.schedules.parse(spec) == registry.schedules.parse(name)
