@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import platform
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -105,7 +106,7 @@ def write_meta(output: Path, tag: str, inputs: Mapping[str, Path], details: Mapp
             "operating system": {"kernel": platform.system(), "release": platform.release()},
             "software": {"python": platform.python_version(), "libraries": versions},
         },
-        "implementation": {"executable": {"cmd": " ".join(sys.argv)}},
+        "implementation": {"executable": {"cmd": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])}},
         "data": {
             "inputs": {
                 role: {"path": str(path), "sha256": sha256(path) if path.is_file() else None}

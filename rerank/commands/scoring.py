@@ -1,0 +1,182 @@
+"""What `rerank` and `compare` share: from a run, a collection and a model to candidates and a scorer."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from .. import console, registry
+from ..cli import CommonOptions
+from ..datasets import CandidateSet, candidates, open_dataset
+from ..errors import UsageError
+from ..ledger import Ledger
+from ..passages import Passages, Windowed
+from ..pipeline import Ranked, rerank
+from ..play import Order, check_widths
+from ..runs import Run, read_run
+from ..signals import resumable
+from ..vocabulary import Aggregator, Schedule, Scorer
+
+if TYPE_CHECKING:
+    from ..engine import Engine
+
+DEFAULT_SCHEDULES = {1: "pointwise", 2: "bayes", None: "whole"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringOptions(CommonOptions):
+    """Flags of the commands that put candidates to a model."""
+
+    run: Path
+    """TREC run with the candidates (.gz too)."""
+    dataset: str
+    """irds:<id>, a folder with corpus.jsonl, queries.tsv, or pydocs."""
+    model: str
+    """A folder, `minilm` (embedded), or a name on the hub."""
+    output: Path
+    """File to write; it appears whole or not at all."""
+    depth: int = 100
+    """Candidates per topic; documents below keep their order, under the reranked ones."""
+    schedule: str | None = None
+    """Which groups to look at (see: sparring list schedules); by default what fits the model."""
+    order: Order = "random"
+    """How a pair is shown: in a random order, in both (twice the calls), or as the schedule gives it."""
+    budget: int | None = None
+    """At most so many comparisons per topic."""
+    family: str | None = None
+    """Model family, where the checkpoint's config alone does not decide (see: sparring list models)."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    max_length: int | None = None
+    """Tokens of one input; longer passages are cut, never the query or the template."""
+    passages: str | None = None
+    """How to score long documents, such as maxp(tokens=256, stride=128); by default they are cut."""
+    token_budget: int | None = None
+    """Tokens per forward pass; by default what suits the device."""
+    deterministic: bool = False
+    """Bit-identical scores from run to run, at some speed."""
+    ledger: Path | None = None
+    """Store of every outcome, kept for later runs; without it one lies beside the output until that is written."""
+    fresh: bool = False
+    """Allow a ledger that was made by another model or configuration; nothing in it is reused or lost."""
+    queries: Path | None = None
+    """Topics from this file instead of the dataset's."""
+    corpus: Path | None = None
+    """Documents from this file instead of the dataset's."""
+    tag: str | None = None
+    """Run tag, one word; model and schedule where absent."""
+    allow_missing_queries: bool = False
+    """Leave out topics of the run that the dataset has no query for."""
+    missing_limit: float = 0.01
+    """Stop when more than this share of the candidates is not in the collection."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """What to do with a malformed line of the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything checked and loaded: ready to rank."""
+
+    run: Run
+    topics: CandidateSet
+    engine: Engine
+    passages: Passages | None
+    schedule: Schedule
+    inputs: dict[str, Path]
+    started: float
+
+    def details(self) -> dict[str, Any]:
+        """What the meta file says about the model and its work."""
+        return {
+            "schedule": str(self.schedule),
+            **self.engine.stats.as_dict(),
+            "seconds": round(time.perf_counter() - self.started, 2),
+        }
+
+
+def prepare(options: ScoringOptions) -> Job:
+    """Checks every input and loads the model; raises before any work is done."""
+    from ..engine import Engine
+    from ..models import load
+
+    started = time.perf_counter()
+    if not 0 <= options.missing_limit <= 1:
+        raise UsageError(f"--missing-limit {options.missing_limit} is no share between 0 and 1")
+    run = read_run(options.run, on_error=options.on_error)
+    dataset = open_dataset(options.dataset, queries=options.queries, corpus=options.corpus)
+    topics = candidates(
+        run,
+        dataset,
+        depth=options.depth,
+        allow_missing_queries=options.allow_missing_queries,
+        missing_limit=options.missing_limit,
+    )
+    schedule = registry.schedules.parse(options.schedule) if options.schedule else None
+    passages = registry.passages.parse(options.passages) if options.passages else None
+    model = load(options.model, family=options.family, revision=options.revision, max_length=options.max_length)
+    schedule = schedule or registry.schedules.parse(DEFAULT_SCHEDULES[model.width])
+    check_widths(schedule, model.width)
+    if passages and model.width != 1:
+        raise UsageError(f"--passages {passages}: only pointwise models score windows; leave it out")
+    engine = Engine(
+        model,
+        device=options.device,
+        dtype=options.dtype,
+        token_budget=options.token_budget,
+        deterministic=options.deterministic,
+    )
+    inputs = {"run": options.run} | {
+        role: path for role, path in (("queries", options.queries), ("corpus", options.corpus)) if path
+    }
+    return Job(run, topics, engine, passages, schedule, inputs, started)
+
+
+def ranked_topics(job: Job, options: ScoringOptions, aggregator: Aggregator | None) -> Iterator[Ranked]:
+    """Ranks topic after topic with a ledger behind the engine, so that a killed command goes on where it was."""
+    with recorded(job, options) as scorer:
+        yield from rerank(
+            job.topics,
+            scorer,
+            job.schedule,
+            aggregator,
+            order=options.order,
+            seed=options.seed,
+            budget=options.budget,
+        )
+
+
+@contextlib.contextmanager
+def recorded(job: Job, options: ScoringOptions) -> Iterator[Scorer]:
+    """The engine behind a ledger: the named one, or one beside the output that is removed when all is done."""
+    own = options.output.with_name(f".{options.output.name}.ledger")
+    path = options.ledger or own
+    resume = shlex.join(["sparring", *sys.argv[1:]])
+    with Ledger.open(path) as ledger, resumable(resume, ledger.flush):
+        scorer = ledger.wrap(job.engine, fresh=options.fresh or options.ledger is None)
+        yield Windowed(scorer, job.engine.model.tokenizer, job.passages) if job.passages else scorer
+        if scorer.hits:
+            console.log.info("%d outcomes came from %s", scorer.hits, path)
+
+
+def discard_ledger(options: ScoringOptions) -> None:
+    """Removes the ledger beside the output, once the output is in place."""
+    if options.ledger is None:
+        for suffix in ("", "-wal", "-shm"):
+            path = options.output.with_name(f".{options.output.name}.ledger{suffix}")
+            path.unlink(missing_ok=True)
+
+
+def plan(job: Job) -> None:
+    """What ``--dry-run`` prints: how much there is to do."""
+    from ..devices import dtype_name
+
+    console.out(
+        f"{len(job.topics)} topics, {job.topics.pairs} candidates, schedule {job.schedule}, "
+        f"model {job.engine.model.name} on {job.engine.device} in {dtype_name(job.engine.dtype)}"
+    )

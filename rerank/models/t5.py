@@ -1,0 +1,173 @@
+"""Encoder-decoder rerankers: monoT5, duoT5 and RankT5, scored from one decoder step.
+
+The input is read by the encoder, the decoder takes one step from the pad token, and only the rows of the output
+embedding that the score needs are multiplied: two for the words that mean relevant and not, one for RankT5. T5 1.0
+ties this embedding to the input's and scales decoder states by d^-0.5. Nogueira et al., Findings of EMNLP 2020
+(monoT5); Pradeep, Nogueira, Lin, arXiv 2101.05667 (duoT5); Zhuang et al., SIGIR 2023 (RankT5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from ..batching import Batch
+from ..checkpoints import Checkpoint
+from ..errors import InputError
+from ..registry import families
+from ..templates import Constant, Slot, Template, Text, Truncation
+from . import fingerprint, load_pretrained, load_tokenizer
+
+Kind = Literal["mono", "duo", "rank"]
+TRUE, FALSE, EXTRA_10 = "\u2581true", "\u2581false", "<extra_id_10>"
+
+CHECKPOINTS: dict[str, tuple[Kind, str, str]] = {
+    **{
+        f"castorini/monot5-{size}-msmarco{steps}": ("mono", TRUE, FALSE)
+        for size in ("base", "large", "3b")
+        for steps in ("", "-10k")
+    },
+    "castorini/monot5-base-med-msmarco": ("mono", TRUE, FALSE),
+    "castorini/monot5-3b-med-msmarco": ("mono", TRUE, FALSE),
+    "castorini/duot5-base-msmarco": ("duo", TRUE, FALSE),
+    "castorini/duot5-base-msmarco-10k": ("duo", TRUE, FALSE),
+    "castorini/duot5-3b-msmarco": ("duo", TRUE, FALSE),
+    "castorini/duot5-3b-med-msmarco": ("duo", TRUE, FALSE),
+    "Soyoung97/RankT5-base": ("rank", EXTRA_10, EXTRA_10),
+    "Soyoung97/RankT5-large": ("rank", EXTRA_10, EXTRA_10),
+    "Soyoung97/RankT5-3b": ("rank", EXTRA_10, EXTRA_10),
+    "unicamp-dl/mt5-base-mmarco-v2": ("mono", "\u2581yes", "\u2581no"),
+    "unicamp-dl/mt5-13b-mmarco-100k": ("mono", TRUE, "\u2581"),
+    "unicamp-dl/mt5-3B-mmarco-en-pt": ("mono", TRUE, "\u2581"),
+    "unicamp-dl/ptt5-base-pt-msmarco-100k-v2": ("mono", "\u2581sim", "\u2581não"),
+    "unicamp-dl/monoptt5-base": ("mono", "\u2581Sim", "\u2581Não"),
+    "unicamp-dl/monoptt5-large": ("mono", "\u2581Sim", "\u2581Não"),
+    "unicamp-dl/monoptt5-3b": ("mono", "\u2581Sim", "\u2581Não"),
+    "Dundalia/TWOLAR-xl": ("mono", TRUE, FALSE),
+    "Dundalia/TWOLAR-large": ("mono", TRUE, FALSE),
+}
+BY_FOLDER = {name.rpartition("/")[2]: entry for name, entry in CHECKPOINTS.items()}
+"""A folder is recognised by its last component where that is the checkpoint's name on the hub."""
+
+WORDS: dict[Kind, tuple[str, ...]] = {
+    "mono": ("Query:", "{query}", "Document:", "{0}", "Relevant:"),
+    "duo": ("Query:", "{query}", "Document0:", "{0}", "Document1:", "{1}", "Relevant:"),
+    "rank": ("Query:", "{query}", "Document:", "{0}"),
+}
+
+
+class T5Reranker:
+    """An encoder-decoder scored from its first decoded state; see `sparring.rerank.models.Model`."""
+
+    packed = False
+    first_position = 0
+
+    def __init__(
+        self, checkpoint: Checkpoint, module: Any, tokenizer: Any, kind: Kind, words: tuple[str, str], length: int
+    ) -> None:
+        config = module.config
+        self.name = checkpoint.name
+        self.width: int | None = 2 if kind == "duo" else 1
+        self.tokenizer = tokenizer
+        self.template = template(tokenizer, kind)
+        self.truncation = Truncation(length)
+        self.pad_id = int(config.pad_token_id)
+        self.start = int(config.decoder_start_token_id or config.pad_token_id)
+        self.encoder, self.decoder = module.encoder, module.decoder
+        ids = [token_id(checkpoint, tokenizer, word) for word in words]
+        rows = module.lm_head.weight.detach()[ids].float()
+        self.head = rows[0] if kind == "rank" else rows[0] - rows[1]
+        tied = bool(getattr(config, "scale_decoder_outputs", config.tie_word_embeddings))
+        self.scale = float(config.d_model) ** -0.5 if tied else 1.0
+        self.fingerprint = fingerprint(checkpoint, self.template, self.truncation, kind, words)
+
+    def place(self, device: torch.device, dtype: torch.dtype, deterministic: bool = False) -> None:
+        """Moves encoder and decoder in ``dtype`` and the sliced head in fp32 to a device."""
+        if dtype == torch.float16:  # T5's feed-forward overflows in fp16
+            dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        self.encoder.to(device=device, dtype=dtype)
+        self.decoder.to(device=device, dtype=dtype)
+        self.head = self.head.to(device)
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Raw fp32 scores, (S,): true minus false, or RankT5's logit; for duoT5 of "document 0 is better"."""
+        rows = batch.padded(self.pad_id)
+        mask = rows.mask.long()
+        memory = self.encoder(input_ids=rows.input_ids, attention_mask=mask).last_hidden_state
+        start = rows.input_ids.new_full((len(memory), 1), self.start)
+        state = self.decoder(
+            input_ids=start, encoder_hidden_states=memory, encoder_attention_mask=mask, use_cache=False
+        ).last_hidden_state
+        scores: torch.Tensor = (state[:, 0].float() * self.scale) @ self.head
+        return scores
+
+
+def template(tokenizer: Any, kind: Kind) -> Template:
+    """The family's prompt; SentencePiece splits at spaces, so pieces tokenised alone join exactly."""
+    slots: list[Slot] = []
+    for word in WORDS[kind]:
+        if word == "{query}":
+            slots.append(Text("query"))
+        elif word.startswith("{"):
+            slots.append(Text("passage", int(word.strip("{}"))))
+        else:
+            slots.append(Constant(tuple(tokenizer(word, add_special_tokens=False)["input_ids"])))
+    slots.append(Constant((int(tokenizer.eos_token_id),)))
+    return Template(tuple(slots))
+
+
+def token_id(checkpoint: Checkpoint, tokenizer: Any, word: str) -> int:
+    """The id of a single token; InputError where the tokenizer does not have it."""
+    found = tokenizer.convert_tokens_to_ids(word)
+    if found is None or found == tokenizer.unk_token_id:
+        raise InputError(f"{checkpoint.name}: the tokenizer has no token {word!r}; name the right one in --family")
+    return int(found)
+
+
+@families.register("t5")
+@dataclass(frozen=True)
+class T5:
+    """monoT5, duoT5, RankT5 and their relatives: prompts to an encoder-decoder, scored from one decoder step."""
+
+    kind: Literal["auto", "mono", "duo", "rank"] = "auto"
+    true: str | None = None
+    false: str | None = None
+    max_length: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_length is not None and self.max_length < 16:
+            raise ValueError("max_length must be at least 16")
+
+    def claims(self, checkpoint: Checkpoint) -> bool:
+        """Checkpoints of the table of names; a T5 of another name could be anything."""
+        return entry(checkpoint) is not None
+
+    def load(self, checkpoint: Checkpoint) -> T5Reranker:
+        """Loads the checkpoint; of one that is not in the table, ``kind`` must be given."""
+        from transformers import AutoModelForSeq2SeqLM
+
+        if checkpoint.model_type not in ("t5", "mt5", "umt5"):
+            raise InputError(f"{checkpoint.name}: model_type {checkpoint.model_type!r} is no T5")
+        known = entry(checkpoint)
+        if self.kind != "auto":
+            kind: Kind = self.kind
+        elif known:
+            kind = known[0]
+        else:
+            raise InputError(
+                f"{checkpoint.name}: not in the table of T5 rerankers; say what it is with "
+                "--family 't5(kind=mono)', 't5(kind=duo)' or 't5(kind=rank)'"
+            )
+        default = (EXTRA_10, EXTRA_10) if kind == "rank" else known[1:] if known else (TRUE, FALSE)
+        words = (self.true or default[0], self.false or default[1])
+        module = load_pretrained(AutoModelForSeq2SeqLM, checkpoint)
+        tokenizer = load_tokenizer(checkpoint)
+        return T5Reranker(checkpoint, module, tokenizer, kind, words, self.max_length or 512)
+
+
+def entry(checkpoint: Checkpoint) -> tuple[Kind, str, str] | None:
+    """The table's entry of a checkpoint, by its name on the hub or its folder's name."""
+    name = checkpoint.name.rstrip("/")
+    return CHECKPOINTS.get(name) or BY_FOLDER.get(name.rpartition("/")[2])
