@@ -73,6 +73,11 @@ class Dataset:
             return IrdsDocuments(self.irds, _irds(self.irds))
 
     @property
+    def has_documents(self) -> bool:
+        """Whether it names a collection; queries alone are a dataset too."""
+        return self.corpus is not None or self.irds is not None
+
+    @property
     def collection_hash(self) -> str:
         """Tells one collection from another; for a file the SHA-256 of its uncompressed bytes."""
         return self.documents.hash
