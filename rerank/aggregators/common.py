@@ -100,21 +100,15 @@ def solve(
     ordered, order = _in_prior_order(preferences)
     standard = standardised_prior(ordered)
     starts = np.concatenate([[0], np.cumsum(ordered.sizes)])
-    informed: NDArray[np.bool_] = _informed(ordered)
-    result = np.zeros(starts[-1])
-    for topics in _chunks(ordered.sizes, cells):
+    result = _prior_scores(ordered.sizes, standard)
+    for topics in _chunks(np.where(_informed(ordered), ordered.sizes, 0), cells):
         positions = np.arange(int(ordered.sizes[topics].max()))
         mask = positions < ordered.sizes[topics, None]
         rows = (starts[topics, None] + positions)[mask]
         prior = np.zeros(mask.shape)
         prior[mask] = standard[rows]
-        silent = np.where(prior.any(axis=1)[:, None], -positions / len(positions), 0.0)
-        loud: NDArray[np.bool_] = informed[topics]
-        padded = silent
-        if loud.any():
-            table = Table(select(ordered, topics[loud]), prior[loud])
-            padded[loud] = _settle(scores(table), mask[loud], noise, order is not None)
-        result[rows] = padded[mask]
+        found = scores(Table(select(ordered, topics), prior))
+        result[rows] = _settle(found, mask, noise, order is not None)[mask]
     if order is None:
         return result
     original = np.empty_like(result)
@@ -219,6 +213,14 @@ def _in_prior_order(preferences: Preferences) -> tuple[Preferences, NDArray[np.i
         prior=prior[order],
     )
     return renamed, order - np.repeat(starts, sizes)
+
+
+def _prior_scores(sizes: NDArray[np.int64], standard: Array) -> Array:
+    """Evenly spaced scores in prior order, all 0 where the first stage is flat, (sum of sizes,)."""
+    topic = np.repeat(np.arange(len(sizes)), sizes)
+    place = _ranges(np.zeros_like(sizes), sizes)
+    sloped = np.bincount(topic[standard != 0], minlength=len(sizes)) > 0
+    return np.where(sloped[topic], -place / np.maximum(sizes, 1)[topic], 0.0)
 
 
 def _informed(preferences: Preferences) -> NDArray[np.bool_]:
