@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,17 @@ class Engine:
         self._store = self._new_store()
         model.place(self.device, self.dtype, deterministic)
 
+    @property
+    def description(self) -> dict[str, object]:
+        """What the fingerprint stands for, in readable fields."""
+        return {
+            "model": self.model.name,
+            "weights, config and input": self.model.fingerprint[:16],
+            "template": str(self.model.template),
+            "truncation": str(self.model.truncation),
+            "dtype": dtype_name(self.dtype),
+        }
+
     def __call__(
         self,
         topics: Sequence[Candidates],
@@ -79,8 +91,8 @@ class Engine:
         Args:
             sink: hears outcomes as soon as they are on the host.
             known: outcomes of an earlier, interrupted call on the same groups, NaN where there are none. Batches
-                are planned as if nothing were known and one is left out when all of it is, so that a resumed
-                call gives the bits of an uninterrupted one.
+                are planned as if nothing were known, then what is known is left out of them: a call that was
+                stopped between batches gives the bits of an uninterrupted one.
 
         Raises:
             UsageError: a group's width is not the model's. SparringError: the scores are not finite even in fp32,
@@ -90,7 +102,7 @@ class Engine:
         results = [self._blank(rows) if known is None else known[t].copy() for t, rows in enumerate(groups)]
         start = time.perf_counter()
         with torch.inference_mode():
-            self._run(topics, groups, results, sink)
+            self._run(_Call(topics, groups, results, sink))
         self.stats.seconds += time.perf_counter() - start
         self.stats.count_ties(results)
         self.stats.observe_memory(self.device)
@@ -117,132 +129,102 @@ class Engine:
         limit = self.model.truncation.max_length
         return TokenStore(self.model.tokenizer, limit)
 
-    def _shards(self, topics: Sequence[Candidates], groups: Sequence[Groups]) -> Iterator[Shard]:
-        for chosen in split_topics(groups):
+    def _batches(self, call: _Call) -> Iterator[tuple[Shard, NDArray[np.int64], Batch]]:
+        for chosen_topics in split_topics(call.groups):
             if len(self._store.flat) > STORE_TOKENS:  # shards in flight keep the old one alive
                 self._store = self._new_store()
-            yield build_shard(self._store, self.model, topics, groups, chosen)
-
-    def _batches(
-        self, topics: Sequence[Candidates], groups: Sequence[Groups], results: list[Outcomes]
-    ) -> Iterator[tuple[Shard, NDArray[np.int64], Batch]]:
-        for shard in self._shards(topics, groups):
+            shard = build_shard(self._store, self.model, call.topics, call.groups, chosen_topics)
             self.stats.count_shard(shard)
-            missing = np.concatenate([_unknown(results[t]) for t in shard.topics.tolist()])
+            missing = np.concatenate([_unknown(call.results[t]) for t in chosen_topics])
             for chosen in shard.plan(self.token_budget):
-                if missing[chosen].any():
+                chosen = chosen[missing[chosen]]
+                if len(chosen):
                     batch = shard.batch(chosen)
                     yield shard, chosen, batch.pin() if self.device.type == "cuda" else batch
 
-    def _run(
-        self, topics: Sequence[Candidates], groups: Sequence[Groups], results: list[Outcomes], sink: Sink | None
-    ) -> None:
-        pending: list[tuple[Shard, NDArray[np.int64], torch.Tensor]] = []
+    def _run(self, call: _Call) -> None:
+        pending: list[_Scored] = []
         waiting, last = 0, time.monotonic()
         bar = console.progress(unit="tok", label=self.model.name) if self._progress else None
-        work = prefetch(self._batches(topics, groups, results))
+        done = self.stats.tokens
+        work = prefetch(self._batches(call))
         try:
             for shard, chosen, batch in work:
-                for part, scores in self._score(topics, shard, chosen, batch):
-                    pending.append((shard, part, scores))
-                    waiting += len(part)
+                for scored in self._score(call, shard, chosen, batch):
+                    pending.append(scored)
+                    waiting += len(scored.groups)
                 if bar is not None:
-                    bar.total = self.stats.tokens
+                    bar.total = self.stats.tokens - done
                     bar.update(len(batch.input_ids))
                 due = waiting >= COMMIT_GROUPS or time.monotonic() - last > COMMIT_SECONDS
                 if due or self.device.type == "cpu":
-                    self._commit(topics, pending, results, sink)
+                    self._commit(call, pending)
                     waiting, last = 0, time.monotonic()
-            self._commit(topics, pending, results, sink)
+            self._commit(call, pending)
             self._check.finish()
         finally:
-            work.close()  # type: ignore[attr-defined]
+            work.close()
             if bar is not None:
                 bar.close()
 
-    def _score(
-        self, topics: Sequence[Candidates], shard: Shard, chosen: NDArray[np.int64], batch: Batch
-    ) -> Iterator[tuple[NDArray[np.int64], torch.Tensor]]:
+    def _score(self, call: _Call, shard: Shard, chosen: NDArray[np.int64], batch: Batch) -> Iterator[_Scored]:
         """Scores of a batch; out of memory halves the budget, and a group that cannot fit alone gets NaN."""
-        try:
-            scores = self.model.forward(batch.to(self.device))
-        except torch.OutOfMemoryError:
-            scores = None
         self.stats.count_batch(batch, self.model.packed)
-        if scores is not None:
-            yield chosen, scores
+        try:
+            yield _Scored(shard, chosen, self.model.forward(batch.to(self.device)))
             return
+        except torch.OutOfMemoryError:
+            self.stats.retries += 1
+        # outside the handler, whose traceback would keep the failed batch's memory alive
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         if len(chosen) == 1:
-            topic, row = shard.owner(chosen)
-            self.stats.quarantine(topics[int(topic[0])].qid, int(row[0]))
-            yield chosen, torch.full((len(batch.lengths),), torch.nan)
+            self.stats.quarantined.append(call.names(shard, chosen))
+            nothing = torch.full((len(batch.lengths),), torch.nan, device=self.device)
+            yield _Scored(shard, chosen, nothing, quarantined=True)
             return
-        self.stats.retries += 1
         self.token_budget = max(1, min(self.token_budget, len(batch.input_ids)) // 2)
         for half in np.array_split(chosen, 2):
-            yield from self._score(topics, shard, half, shard.batch(half))
+            yield from self._score(call, shard, half, shard.batch(half))
 
-    def _commit(
-        self,
-        topics: Sequence[Candidates],
-        pending: list[tuple[Shard, NDArray[np.int64], torch.Tensor]],
-        results: list[Outcomes],
-        sink: Sink | None,
-    ) -> None:
-        """Copies scores to the host, checks them, and hands them out."""
+    def _commit(self, call: _Call, pending: list[_Scored]) -> None:
+        """Copies scores to the host in one go, checks them, and hands them out."""
         if not pending:
             return
-        values = torch.cat([scores.float() for _, _, scores in pending]).cpu().numpy().astype(np.float64)
-        start = 0
-        for shard, chosen, scores in pending:
-            mine = values[start : start + len(scores)]
-            start += len(scores)
-            topic, row = shard.owner(chosen)
-            if not np.isfinite(mine).all() and not self.stats.is_quarantined(
-                topics[int(topic[0])].qid, int(row[0])
-            ):
-                mine = self._in_full_precision(topics, shard, chosen)
-            self._check.observe(shard, chosen, mine)
-            self._store_outcomes(shard, chosen, mine, topic, row, results, sink)
+        values = torch.cat([scored.scores.float() for scored in pending]).cpu().numpy().astype(np.float64)
+        ends = np.cumsum([len(scored.scores) for scored in pending])
+        for scored, mine in zip(pending, np.split(values, ends[:-1]), strict=True):
+            if not scored.quarantined and not np.isfinite(mine).all():
+                mine = self._in_full_precision(call, scored)
+            self._check.observe(scored.shard, scored.groups, mine)
+            self._hand_out(call, scored, mine)
         pending.clear()
 
-    def _store_outcomes(
-        self,
-        shard: Shard,
-        chosen: NDArray[np.int64],
-        scores: NDArray[np.float64],
-        topic: NDArray[np.int64],
-        row: NDArray[np.int64],
-        results: list[Outcomes],
-        sink: Sink | None,
-    ) -> None:
-        outcomes: NDArray[np.float64]
+    def _hand_out(self, call: _Call, scored: _Scored, scores: NDArray[np.float64]) -> None:
+        shard, chosen = scored.shard, scored.groups
+        topic, row = shard.owner(chosen)
+        outcomes: Outcomes
         if self.width == 2:
             outcomes = 1 / (1 + np.exp(-scores))
         else:
-            rows = shard.rows(chosen)
-            column = shard.column[rows]
+            column = shard.column[shard.rows(chosen)]
             counts = shard.first[chosen + 1] - shard.first[chosen]
             outcomes = np.full((len(chosen), int(column.max()) + 1), np.nan)
             outcomes[np.repeat(np.arange(len(chosen)), counts), column] = scores
         for t in np.unique(topic).tolist():
-            mine = topic == t
+            mine, result = topic == t, call.results[t]
             if self.width == 2:
-                results[t][row[mine]] = outcomes[mine]
+                result[row[mine]] = outcomes[mine]
             else:
-                width = min(results[t].shape[1], outcomes.shape[1])
-                results[t][row[mine], :width] = outcomes[mine, :width]
-        if sink is not None:
-            sink(topic, row, outcomes)
+                width = min(result.shape[1], outcomes.shape[1])
+                result[row[mine], :width] = outcomes[mine, :width]
+        if call.sink is not None:
+            call.sink(topic, row, outcomes)
 
-    def _in_full_precision(
-        self, topics: Sequence[Candidates], shard: Shard, chosen: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
+    def _in_full_precision(self, call: _Call, scored: _Scored) -> NDArray[np.float64]:
         """Scores again in fp32 what was not finite; still not finite is an error that names the pair."""
         self.stats.retries += 1
-        batch = shard.batch(chosen)
+        batch = scored.shard.batch(scored.groups)
         self.model.place(self.device, torch.float32, self.deterministic)
         try:
             values = self.model.forward(batch.to(self.device)).cpu().numpy().astype(np.float64)
@@ -250,14 +232,41 @@ class Engine:
             self.model.place(self.device, self.dtype, self.deterministic)
         bad = np.flatnonzero(~np.isfinite(values))
         if len(bad):
-            rows = shard.rows(chosen)[bad[:1]]
-            topic, row = shard.owner(shard.sequences.group[rows])
-            who = topics[int(topic[0])]
+            sequence = scored.shard.rows(scored.groups)[bad[:1]]
+            qid, docids = call.names(scored.shard, scored.shard.sequences.group[sequence])
+            tried = dict.fromkeys((dtype_name(self.dtype), "float32"))
             raise SparringError(
-                f"{self.model.name}: the score of topic {who.qid}, group {int(row[0])} is {values[bad[0]]} in "
-                f"{dtype_name(self.dtype)} and in float32 as well: the weights are damaged"
+                f"{self.model.name}: topic {qid}, document {' and '.join(docids)}: the score is "
+                f"{values[bad[0]]} in {' and in '.join(tried)}: the weights are damaged"
             )
         return values
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What one call of the engine was asked, and where its answers go."""
+
+    topics: Sequence[Candidates]
+    groups: Sequence[Groups]
+    results: list[Outcomes]
+    sink: Sink | None
+
+    def names(self, shard: Shard, group: NDArray[np.int64]) -> tuple[str, tuple[str, ...]]:
+        """The qid and the docids of one group."""
+        topic, row = shard.owner(group)
+        t, r = int(topic[0]), int(row[0])
+        who = self.topics[t]
+        return who.qid, tuple(who.docids[i] for i in self.groups[t][r].tolist() if i >= 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """Scores of a batch, one per sequence, on the device."""
+
+    shard: Shard
+    groups: NDArray[np.int64]
+    scores: torch.Tensor
+    quarantined: bool = False
 
 
 def _unknown(outcomes: Outcomes) -> NDArray[np.bool_]:

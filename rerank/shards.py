@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -149,7 +149,7 @@ def build_shard(
     )
 
 
-def prefetch(items: Iterator[T], prepare: Callable[[T], T] | None = None, depth: int = 3) -> Iterator[T]:
+def prefetch(items: Iterator[T], depth: int = 3) -> Generator[T, None, None]:
     """Runs an iterator in a thread, ``depth`` items ahead; its exceptions come out here."""
     ready: queue.Queue[tuple[bool, object]] = queue.Queue(depth)
     stop = threading.Event()
@@ -166,7 +166,7 @@ def prefetch(items: Iterator[T], prepare: Callable[[T], T] | None = None, depth:
     def work() -> None:
         try:
             for item in items:
-                if not put((True, item if prepare is None else prepare(item))):
+                if not put((True, item)):
                     return
             put((False, None))
         except BaseException as error:  # whatever it is, it is raised in the consumer's thread

@@ -22,7 +22,7 @@ from .vocabulary import Outcomes
 class EngineStats:
     """Counts over the life of an engine; ``computed`` and ``padding`` are tokens that went through the model.
 
-    ``quarantined`` holds (qid, row of the group) of groups that the model could not score.
+    ``quarantined`` holds (qid, docids) of groups that the model could not score.
     """
 
     groups: int = 0
@@ -39,7 +39,7 @@ class EngineStats:
     tied: int = 0
     scored: int = 0
     peak_memory: int = 0
-    quarantined: list[tuple[str, int]] = field(default_factory=list)
+    quarantined: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
 
     def count_shard(self, shard: Shard) -> None:
         """Adds the work of a shard: inputs, truncations, empty texts."""
@@ -73,14 +73,6 @@ class EngineStats:
         else:
             unit = 1 if sys.platform == "darwin" else 1024
             self.peak_memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-    def quarantine(self, qid: str, row: int) -> None:
-        """Names a group that cannot be scored."""
-        self.quarantined.append((qid, row))
-
-    def is_quarantined(self, qid: str, row: int) -> bool:
-        """Whether a group was named so."""
-        return (qid, row) in self.quarantined
 
     @property
     def padding_share(self) -> float:

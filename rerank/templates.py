@@ -97,16 +97,13 @@ def _share(room: Lengths, passages: Lengths) -> Lengths:
     count = passages.shape[1]
     if count == 1:
         return np.minimum(passages, room[:, None])
-    order = np.argsort(passages, axis=1, kind="stable")
-    left, result = room.copy(), np.empty_like(passages)
-    rows = np.arange(len(passages))
-    for place in range(count):
-        column = order[:, place]
-        kept = np.minimum(passages[rows, column], left // (count - place))
-        # an odd token left over goes to nobody: swapping the passages must swap their cuts
-        result[rows, column] = kept
-        left = left - np.where(passages[rows, column] > kept, left // (count - place), kept)
-    return result
+    ascending = np.sort(passages, axis=1)
+    level = room // count
+    for place in range(1, count):  # what a shorter passage leaves goes to the longer ones, alike
+        left = room - ascending[:, :place].sum(axis=1)
+        level = np.where(ascending[:, place - 1] <= level, left // (count - place), level)
+    kept: Lengths = np.minimum(passages, level[:, None])
+    return kept
 
 
 def pair_template(tokenizer: Any, segments: bool) -> Template:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def corpus(seed: int = 0, size: int = 400) -> list[str]:
     return [sentence(rng, rng.randint(3, 30)) for _ in range(size)]
 
 
+@cache
 def wordpiece() -> PreTrainedTokenizerFast:
     """A BERT tokenizer: lower-cased WordPiece, ``[CLS] a [SEP] b [SEP]`` with types 0 and 1."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -44,6 +46,7 @@ def wordpiece() -> PreTrainedTokenizerFast:
     )  # fmt: skip
 
 
+@cache
 def unigram() -> PreTrainedTokenizerFast:
     """An XLM-R tokenizer: SentencePiece unigram, ``<s> a </s></s> b </s>``, padding id 1."""
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
@@ -62,6 +65,7 @@ def unigram() -> PreTrainedTokenizerFast:
     )  # fmt: skip
 
 
+@cache
 def byte_bpe(pair: str = "roberta") -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer: ``roberta`` adds ``<s> a </s></s> b </s>``, ``modernbert`` ``[CLS] a [SEP] b [SEP]``,
     ``none`` nothing (causal models)."""

@@ -1,7 +1,7 @@
 """monoELECTRA and its relatives in the webis layout: a bare encoder and one linear layer on the first token.
 
-``config.json`` has ``model_type: cross-encoder`` and ``backbone_model_type``; the weights have the encoder's own
-names (an ``electra.`` or ``bert.`` prefix is dropped) and ``linear.weight`` (1, H), with or without ``linear.bias``.
+``config.json`` has ``model_type: cross-encoder`` and ``backbone_model_type``; the weights are the encoder's (an
+``electra.`` or ``bert.`` prefix is dropped) and ``linear.weight`` (1, H), with or without ``linear.bias``.
 """
 
 from __future__ import annotations

