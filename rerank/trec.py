@@ -129,7 +129,7 @@ def _read_fast(block: Block, rows: _Rows) -> bool:
     rows.rank.append(table["rank"].to_numpy())
     rows.score.append(score)
     rows.docid += table["docid"].chunks
-    rows.tag = text.rpartition(b" ")[2].decode()
+    rows.tag = text[text.rfind(b" ") + 1 :].decode()
     return True
 
 

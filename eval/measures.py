@@ -1,0 +1,267 @@
+"""Every measure of ir-measures by name, and our own beside them.
+
+Measures are written as ir-measures writes them (``nDCG@10``, ``AP(rel=2)``) or as trec_eval does
+(``ndcg_cut_10``). Documents are ordered as trec_eval orders them: by score, equal scores by docid descending.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..rerank.errors import SparringError, UsageError
+from ..rerank.runs import Run
+from .qrels import Qrels, read_qrels
+from .screening import screening
+
+__all__ = [
+    "DEFAULT_MEASURES",
+    "Measure",
+    "Qrels",
+    "aggregate",
+    "measure_run",
+    "measures",
+    "parse_measures",
+    "read_qrels",
+    "trec_order",
+]
+
+DEFAULT_MEASURES = ("nDCG@10", "RR@10", "AP", "R@100", "Judged@10")
+_BATCH = 500
+
+
+# ---------------------------------------------------------------------------------------------------------- names
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A measure by its printed name: one of ir-measures, or a `screening.RankMeasure` of ours."""
+
+    name: str
+    own: Any = None
+    provided: Any = None
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def lower_is_better(self) -> bool:
+        """True for measures of effort, such as the rank of the last relevant document."""
+        return getattr(self.own, "lower_is_better", False)
+
+    @property
+    def summed(self) -> bool:
+        """True for counts such as NumRet, which are summed over topics and not averaged."""
+        return self.provided is not None and type(self.provided.aggregator()).__name__ == "SumAgg"
+
+
+class Catalogue:
+    """Every measure that can be computed here, ours and those of ir-measures; entries carry a description."""
+
+    def names(self) -> list[str]:
+        """The names, as they are written before a cutoff, sorted."""
+        return sorted({*screening.names(), *self._provided()}, key=str.lower)
+
+    def __iter__(self) -> Iterator[tuple[str, type[Any]]]:
+        """(name, class that describes it) of every measure; ``[@k]`` is shown behind names that take a cutoff."""
+        own, provided = dict(screening), self._provided()
+        for name in self.names():
+            if name in own:
+                yield name, own[name]
+            else:
+                cls = provided[name]
+                shown = f"{name}[@k]" if "cutoff" in cls.SUPPORTED_PARAMS else name
+                yield shown, dataclasses.make_dataclass(name, [], namespace={"__doc__": cls.__doc__})
+
+    def parse(self, name: str) -> Measure:
+        """The one measure of this name; UsageError as in `parse_measures`."""
+        return parse_measures([name])[0]
+
+    @staticmethod
+    def _provided() -> dict[str, Any]:
+        registered = _ir_measures().measures.registry.values()
+        return {cls.__name__.lstrip("_"): cls for cls in registered if _supported(cls)}
+
+
+measures = Catalogue()
+
+
+def parse_measures(names: Sequence[str]) -> list[Measure]:
+    """The measures of these names, each once; UsageError says everything that is wrong with all of them."""
+    found: dict[str, Measure] = {}
+    problems = []
+    for name in names:
+        try:
+            found.update({measure.name: measure for measure in _parse(name.strip())})
+        except SparringError as error:
+            problems.append(str(error))
+    if problems:
+        raise UsageError("\n".join(problems))
+    return list(found.values())
+
+
+def _parse(text: str) -> list[Measure]:
+    match = re.fullmatch(r"(\w+)(?:\((.*)\))?(?:@([\w.+-]+))?", text)
+    if match and match[1] in screening.names():
+        options = ", ".join(part for part in (match[2], f"at={match[3]}" if match[3] else "") if part)
+        component = screening.parse(f"{match[1]}({options})")
+        return [Measure(_own_name(component), own=component)]
+    ir = _ir_measures()
+    word = re.split(r"\W", text)[0]
+    if word not in ir.measures.registry or re.fullmatch(r"\w+\.[\d.,]+", text):
+        parsed = _trec_names(text)
+    else:
+        try:
+            parsed = [ir.parse_measure(text)]
+            parsed[0].validate_params()
+        except Exception as error:  # ir-measures raises what ast, assert or a lookup happen to raise
+            raise UsageError(f"measure {text!r}: {_reason(error)}") from None
+    for measure in parsed:
+        _check_provided(text, measure)
+    return [Measure(str(measure), provided=measure) for measure in parsed]
+
+
+def _reason(error: Exception) -> str:
+    missing = re.match(r"invalid param (\w+)=<object", str(error))
+    if missing and missing[1] == "cutoff":
+        return "it needs a cutoff: write it with @10, for example"
+    if missing:
+        return f"it needs the option {missing[1]}"
+    return str(error).split("; must be")[0] + ": write Name, Name@cutoff or Name(option=value)"
+
+
+def _trec_names(text: str) -> list[Any]:
+    """Measures in trec_eval's spelling, such as ndcg_cut_10 or P_5; UsageError with the nearest known name."""
+    ir = _ir_measures()
+    if not re.fullmatch(r"all_trec|official|set", text):
+        try:
+            return list(ir.util.parse_trec_measure(text))
+        except ValueError:
+            pass
+    word = re.split(r"[(@]", text)[0]
+    folded = {name.lower(): cls.__name__.lstrip("_") for name, cls in ir.measures.registry.items()}
+    folded |= {name.lower(): name for name in screening.names()}
+    near = difflib.get_close_matches(word.lower(), folded, n=1)
+    hint = f" (did you mean {text.replace(word, folded[near[0]], 1)!r}?)" if near else ""
+    raise UsageError(f"unknown measure {text!r}{hint}; `sparring list measures` shows all")
+
+
+def _check_provided(text: str, measure: Any) -> None:
+    for option in ("cutoff",):
+        value = measure.params.get(option)
+        if isinstance(value, int) and value < 1:
+            raise UsageError(f"measure {text!r}: the cutoff behind @ must be at least 1")
+    ir = _ir_measures()
+    if ir.DefaultPipeline.supports(measure):
+        return
+    installs = [
+        provider.install_instructions()
+        for provider in ir.DefaultPipeline.providers
+        if not provider.is_available() and provider.supports(measure)
+    ]
+    how = " or ".join(filter(None, installs)) or "no package computes it with these options"
+    raise UsageError(f"measure {text!r} cannot be computed here: {how}")
+
+
+def _own_name(component: Any) -> str:
+    options = [
+        f"{f.name}={getattr(component, f.name)!r}"
+        for f in dataclasses.fields(component)
+        if f.name != "at" and getattr(component, f.name) != f.default
+    ]
+    cutoff = f"@{component.at:g}" if hasattr(component, "at") else ""
+    return str(component.spec_name) + (f"({', '.join(options)})" if options else "") + cutoff
+
+
+def _supported(cls: Any) -> bool:
+    pipeline = _ir_measures().DefaultPipeline
+    for options in ({}, {"cutoff": 10}, {"cutoff": 10, "max_rel": 1}, {"recall": 0.1}, {"max_rel": 1}):
+        try:
+            if pipeline.supports(cls(**options)):
+                return True
+        except Exception:  # a measure refuses options in its own way (assert, TypeError)
+            continue
+    return False
+
+
+def _ir_measures() -> Any:
+    import ir_measures
+
+    return ir_measures
+
+
+# --------------------------------------------------------------------------------------------------------- values
+
+
+def measure_run(chosen: Sequence[Measure], qrels: Qrels, run: Run) -> NDArray[np.float64]:
+    """The value of every measure for every judged topic, (measures, topics), topics in the order of ``qrels``.
+
+    Topics that the run lacks have the value of an empty ranking (0 for nearly all measures); topics of the run
+    that are not judged are ignored. Equal scores are ordered as trec_eval does, by docid descending, whichever
+    package computes the measure.
+    """
+    values = np.zeros((len(chosen), len(qrels)))
+    groups = _provided(chosen)
+    for row, measure in enumerate(chosen):
+        if measure.provided is not None:
+            values[row] = measure.provided.DEFAULT
+    column = {qid: t for t, qid in enumerate(qrels.grades)}
+    judged = [qid for qid in qrels if qid in run]
+    for start in range(0, len(judged), _BATCH):
+        batch = judged[start : start + _BATCH]
+        order = {qid: trec_order(*run[qid]) for qid in batch}
+        for row, measure in enumerate(chosen):
+            if measure.own is not None:
+                for qid in batch:
+                    values[row, column[qid]] = _own_value(measure.own, order[qid], qrels.grades[qid])
+        scored = {qid: dict(zip(ids, range(len(ids), 0, -1), strict=True)) for qid, ids in order.items()}
+        for with_negative, rows in groups:
+            grades = {
+                qid: qrels.grades[qid] | (qrels.negative.get(qid, {}) if with_negative else {}) for qid in batch
+            }
+            wanted = {chosen[row].provided: row for row in rows}
+            for metric in _ir_measures().iter_calc(list(wanted), grades, scored):
+                values[wanted[metric.measure], column[metric.query_id]] = metric.value
+    return values
+
+
+def _provided(chosen: Sequence[Measure]) -> list[tuple[bool, list[int]]]:
+    """Rows of the measures that ir-measures computes: infAP must see negative grades, all others must not."""
+    rows = [row for row, measure in enumerate(chosen) if measure.provided is not None]
+    inferred = [row for row in rows if chosen[row].name.startswith("infAP")]
+    groups = [(True, inferred), (False, [row for row in rows if row not in inferred])]
+    return [group for group in groups if group[1]]
+
+
+def _own_value(measure: Any, docids: Sequence[str], grades: dict[str, int]) -> float:
+    found = np.fromiter((grades.get(docid, 0) for docid in docids), np.int64, len(docids))
+    return float(measure(found, sum(grade >= measure.rel for grade in grades.values())))
+
+
+def trec_order(docids: Sequence[str], scores: NDArray[np.float64]) -> list[str]:
+    """Documents as trec_eval orders them: by score descending, equal scores by docid descending (as bytes)."""
+    ids = list(docids)
+    if (np.diff(scores) < 0).all():
+        return ids
+    keys = sorted(zip((-scores).tolist(), range(len(ids)), strict=True), key=lambda k: k[0])
+    ordered: list[str] = []
+    start = 0
+    for stop in range(1, len(keys) + 1):
+        if stop == len(keys) or keys[stop][0] != keys[start][0]:
+            ordered += sorted((ids[i] for _, i in keys[start:stop]), reverse=True)
+            start = stop
+    return ordered
+
+
+def aggregate(measure: Measure, values: NDArray[np.float64]) -> float:
+    """The mean over topics, or the sum for counts; NaN without topics."""
+    if measure.summed:
+        return float(values.sum())
+    return float(values.mean()) if len(values) else float("nan")
