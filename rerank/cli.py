@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rerank": ("sparring.rerank.commands.rerank", "rerank a TREC run with a neural model"),
     "compare": ("sparring.rerank.commands.compare", "ask a model for pair preferences and store them"),
     "aggregate": ("sparring.rerank.commands.aggregate", "turn stored preferences into a ranking"),
+    "fuse": ("sparring.eval.fuse", "combine runs by scores or ranks"),
     "evaluate": ("sparring.eval.evaluate", "score runs against qrels, with significance tests"),
     "train": ("sparring.train.train", "train a reranker or retriever"),
     "list": ("sparring.rerank.commands.list", "list the models, schedules, aggregators, losses or measures"),
@@ -68,9 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             logging.getLogger("sparring").exception("traceback")
         sys.stderr.write(f"sparring: error: {error}\n")
         return error.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write("sparring: interrupted\n")
-        return 130
+    except KeyboardInterrupt as interrupt:
+        sys.stderr.write(f"sparring: {str(interrupt) or 'interrupted'}\n")
+        return getattr(interrupt, "exit_code", 130)
     except BrokenPipeError:  # `sparring evaluate ... | head` is not an error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
