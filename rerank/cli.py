@@ -10,6 +10,7 @@ import dataclasses
 import importlib
 import logging
 import os
+import re
 import sys
 import typing
 from collections.abc import Sequence
@@ -117,6 +118,9 @@ def parse(options: type[Any], command: str, args: list[str]) -> Any:
     """Reads flags (and the YAML file that ``--config`` names, turned into flags before them) into ``options``."""
     import tyro
 
+    flags = [argument.split("=")[0] for argument in args if re.match(r"--?[a-zA-Z]", argument)]
+    if repeated := next((flag for flag in flags if flags.count(flag) > 1), None):
+        raise UsageError(f"{repeated} is given twice; give several values at once: {repeated} A B")
     config = _flag_value(args, "--config")
     if config is not None:
         args = config_flags(options, Path(config)) + args

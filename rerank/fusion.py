@@ -1,4 +1,4 @@
-"""Fusion of several rankings of the same candidates: Borda counts and reciprocal ranks."""
+"""Fusion of several rankings of the same candidates: interpolated scores, Borda counts and reciprocal ranks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+def scaled(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scores of one topic scaled to 0..1 (min-max), ready to be interpolated; all 0.5 where they are equal."""
+    if not np.isfinite(scores).all():
+        raise ValueError("infinite scores cannot be interpolated; fuse by rank instead")
+    low, high = scores.min(initial=np.inf), scores.max(initial=-np.inf)
+    return (scores - low) / (high - low) if high > low else np.full(len(scores), 0.5)
 
 
 def borda(ranks: NDArray[np.float64], weights: Sequence[float] | None = None) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -12,7 +13,7 @@ import tyro
 
 from .. import console
 from ..cli import CommonOptions
-from ..registry import Registry
+from ..registry import Registry, option_name
 
 KINDS = {
     "models": ("sparring.rerank.registry", "families"),
@@ -52,13 +53,13 @@ def signature(name: str, entry: Any) -> str:
         elif field.default_factory is not dataclasses.MISSING:
             value = field.default_factory()
         else:
-            options.append(field.name)
+            options.append(option_name(field))
             continue
-        options.append(f"{field.name}={value}")
+        options.append(f"{option_name(field)}={value}")
     return f"{name}({', '.join(options)})" if options else name
 
 
 def summary(entry: Any) -> str:
     """The first sentence of the entry's docstring."""
     text = " ".join((inspect.getdoc(entry) or "").split("\n\n")[0].split())
-    return text.split(". ")[0].rstrip(".")
+    return re.split(r"(?<![.])[.](?:\s|$)", text)[0]

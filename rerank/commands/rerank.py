@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from .. import console, registry
 from ..errors import PartialSuccessError, UsageError
 from ..files import check_output, write_meta
+from ..fusion import scaled
 from ..pipeline import Ranked
 from ..play import sigmoid
 from ..runs import write_run
@@ -41,7 +42,7 @@ def main(options: Options) -> None:
     if options.dry_run:
         plan(job)
         return
-    tag = options.tag or f"{job.engine.model.name.rstrip('/').split('/')[-1]}-{job.schedule}".replace(" ", "")
+    tag = options.tag or f"{job.model.name.rstrip('/').split('/')[-1]}-{job.schedule}".replace(" ", "")
     cost = Cost()
     written = write_run(options.output, topics(job, options, ranked_topics(job, options, aggregator), cost), tag)
     job.topics.write_missing(options.output)
@@ -104,9 +105,3 @@ def topics(
         rest = tuple(name for name in docids if name not in seen)  # beyond the depth, or missing: strictly below
         below = scores.min() - 1.0 - np.arange(len(rest))
         yield ranked.candidates.qid, ranked.candidates.docids + rest, np.concatenate([scores, below])
-
-
-def scaled(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Scores scaled to 0..1; all 0.5 where they are equal."""
-    low, high = scores.min(initial=np.inf), scores.max(initial=-np.inf)
-    return (scores - low) / (high - low) if high > low else np.full(len(scores), 0.5)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from .. import console, registry
 from ..cli import CommonOptions
@@ -22,9 +22,6 @@ from ..play import Order, check_widths
 from ..runs import Run, read_run
 from ..signals import resumable
 from ..vocabulary import Aggregator, Schedule, Scorer
-
-if TYPE_CHECKING:
-    from ..engine import Engine
 
 DEFAULT_SCHEDULES = {1: "pointwise", 2: "bayes", None: "whole"}
 
@@ -85,7 +82,8 @@ class Job:
 
     run: Run
     topics: CandidateSet
-    engine: Engine
+    model: Any
+    engine: Any
     passages: Passages | None
     schedule: Schedule
     inputs: dict[str, Path]
@@ -95,6 +93,8 @@ class Job:
         """What the meta file says about the model and its work."""
         return {
             "schedule": str(self.schedule),
+            "fingerprint": self.engine.fingerprint,
+            "collection": self.topics.dataset.name,
             **self.engine.stats.as_dict(),
             "seconds": round(time.perf_counter() - self.started, 2),
         }
@@ -102,7 +102,7 @@ class Job:
 
 def prepare(options: ScoringOptions) -> Job:
     """Checks every input and loads the model; raises before any work is done."""
-    from ..engine import Engine
+    from ..engine import open_scorer
     from ..models import load
 
     started = time.perf_counter()
@@ -124,7 +124,7 @@ def prepare(options: ScoringOptions) -> Job:
     check_widths(schedule, model.width)
     if passages and model.width != 1:
         raise UsageError(f"--passages {passages}: only pointwise models score windows; leave it out")
-    engine = Engine(
+    engine = open_scorer(
         model,
         device=options.device,
         dtype=options.dtype,
@@ -134,7 +134,7 @@ def prepare(options: ScoringOptions) -> Job:
     inputs = {"run": options.run} | {
         role: path for role, path in (("queries", options.queries), ("corpus", options.corpus)) if path
     }
-    return Job(run, topics, engine, passages, schedule, inputs, started)
+    return Job(run, topics, model, engine, passages, schedule, inputs, started)
 
 
 def ranked_topics(job: Job, options: ScoringOptions, aggregator: Aggregator | None) -> Iterator[Ranked]:
@@ -159,7 +159,7 @@ def recorded(job: Job, options: ScoringOptions) -> Iterator[Scorer]:
     resume = shlex.join(["sparring", *sys.argv[1:]])
     with Ledger.open(path) as ledger, resumable(resume, ledger.flush):
         scorer = ledger.wrap(job.engine, fresh=options.fresh or options.ledger is None)
-        yield Windowed(scorer, job.engine.model.tokenizer, job.passages) if job.passages else scorer
+        yield Windowed(scorer, job.model.tokenizer, job.passages) if job.passages else scorer
         if scorer.hits:
             console.log.info("%d outcomes came from %s", scorer.hits, path)
 
@@ -174,9 +174,6 @@ def discard_ledger(options: ScoringOptions) -> None:
 
 def plan(job: Job) -> None:
     """What ``--dry-run`` prints: how much there is to do."""
-    from ..devices import dtype_name
-
     console.out(
-        f"{len(job.topics)} topics, {job.topics.pairs} candidates, schedule {job.schedule}, "
-        f"model {job.engine.model.name} on {job.engine.device} in {dtype_name(job.engine.dtype)}"
+        f"{len(job.topics)} topics, {job.topics.pairs} candidates, schedule {job.schedule}, model {job.model.name}"
     )

@@ -1,0 +1,60 @@
+"""Fusing runs: weights, ranks and tuning do what their names say, and wrong combinations are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sparring.rerank.cli import main
+from sparring.rerank.runs import read_run
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> tuple[str, str]:
+    (tmp_path / "a.run").write_text("1 Q0 x 1 3 a\n1 Q0 y 2 2 a\n1 Q0 z 3 1 a\n2 Q0 x 1 1 a\n")
+    (tmp_path / "b.run").write_text("1 Q0 z 1 9 b\n1 Q0 y 2 8 b\n1 Q0 w 3 1 b\n")
+    return str(tmp_path / "a.run"), str(tmp_path / "b.run")
+
+
+def fused(tmp_path: Path, runs: tuple[str, str], *flags: str) -> dict[str, tuple[str, ...]]:
+    output = tmp_path / "f.run"
+    assert main(["fuse", *runs, "--output", str(output), *flags]) == 0
+    run = read_run(output)
+    assert Path(f"{output}.meta.yaml").is_file()
+    return {qid: run[qid][0] for qid in run.topics()}
+
+
+def test_interpolation_weighs_scaled_scores(tmp_path: Path, runs: tuple[str, str]) -> None:
+    # scaled: a = x 1, y .5, z 0; b = z 1, y .875, w 0
+    assert fused(tmp_path, runs, "--weights", "0.5", "0.5") == {"1": ("y", "x", "z", "w"), "2": ("x",)}
+
+
+def test_a_weight_of_zero_leaves_the_other_run(tmp_path: Path, runs: tuple[str, str]) -> None:
+    assert fused(tmp_path, runs, "--weights", "0", "1")["1"][:2] == ("z", "y")
+
+
+@pytest.mark.parametrize("method,best", [("rrf", "z"), ("borda", "y")])
+def test_ranks(tmp_path: Path, runs: tuple[str, str], method: str, best: str) -> None:
+    assert fused(tmp_path, runs, "--method", method)["1"][0] == best
+
+
+def test_tuning_finds_the_weight(
+    tmp_path: Path, runs: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "qrels.txt").write_text("1 0 z 1\n1 0 x 0\n")
+    assert fused(tmp_path, runs, "--tune", str(tmp_path / "qrels.txt"))["1"][0] == "z"
+    assert "tuning topics" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flags,message",
+    [(["--weights", "1"], "2 runs but 1 --weights"), (["--tune", "q.txt", "--method", "rrf"], "--tune chooses")],
+)
+def test_wrong_combinations(
+    tmp_path: Path, runs: tuple[str, str], flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fuse", *runs, "--output", str(tmp_path / "f.run"), *flags]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "f.run").exists()
+    assert main(["fuse", runs[0], "--output", str(tmp_path / "f.run")]) == 2
