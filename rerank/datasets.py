@@ -5,6 +5,7 @@ Qrels are only pointed at: reading them is the business of evaluation and traini
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -69,7 +70,7 @@ class Dataset:
             return documents
         if self.irds is None:
             raise MissingResourceError(f"{self.name} has no {_choices(CORPUS_NAMES)}: add --corpus FILE")
-        with turn(cache_folder("irds") / "store"):  # ir_datasets has no lock of its own
+        with turn(cache_folder("irds") / "store"), _fetching(self.irds):  # ir_datasets has no lock of its own
             return IrdsDocuments(self.irds, _irds(self.irds))
 
     @property
@@ -160,12 +161,27 @@ def _irds(name: str) -> Any:
         raise MissingResourceError(message.partition("; known:")[0]) from None
 
 
+@contextlib.contextmanager
+def _fetching(name: str) -> Iterator[None]:
+    """Turns ir_datasets' errors about files that are neither here nor to be had into one line."""
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        reason = " ".join(str(error.args[0] if error.args else error).split())[:200]
+        raise MissingResourceError(
+            f"irds:{name} could not be read or downloaded ({reason}): check the network, or see "
+            f"https://ir-datasets.com/{name.split('/')[0]}.html for files that must be fetched by hand"
+        ) from error
+
+
 def _irds_queries(name: str, query_field: str | None) -> dict[str, str]:
     dataset = _irds(name)
     if not dataset.has_queries():
         raise MissingResourceError(f"irds:{name} has no queries: name a subset of it, or add --queries FILE")
     queries = {}
-    for query in dataset.queries_iter():
+    with _fetching(name):
+        found = list(dataset.queries_iter())
+    for query in found:
         if query_field is not None and query_field not in query._fields:
             raise InputError(
                 f"irds:{name}: queries have no field {query_field!r}; found: {', '.join(query._fields)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -389,6 +390,24 @@ def test_ir_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         documents.text("x")
     with pytest.raises(InputError, match="queries have no field 'title'; found: query_id, text"):
         _ = open_dataset("irds:tiny", query_field="title").queries
+
+
+def test_ir_datasets_without_a_network(tmp_path: Path) -> None:
+    code = (
+        "import socket\n"
+        "def refuse(*args, **options): raise OSError('offline')\n"
+        "socket.socket.connect = socket.getaddrinfo = refuse\n"
+        "from sparring.rerank.datasets import open_dataset\n"
+        "from sparring.rerank.errors import MissingResourceError\n"
+        "dataset = open_dataset('irds:vaswani')\n"
+        "for part in ('queries', 'documents'):\n"
+        "    try: getattr(dataset, part)\n"
+        "    except MissingResourceError as error: print(error)\n"
+    )
+    home = {"IR_DATASETS_HOME": str(tmp_path / "irds"), "IR_DATASETS_DL_TRIES": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | home, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("irds:vaswani could not be read or downloaded (All download sources failed)") == 2
 
 
 # --- candidates (faults 15-17, 20)

@@ -1,0 +1,139 @@
+"""``sparring search``: retrieve candidates with a bi-encoder and write a TREC run."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import console
+from ..cli import CommonOptions
+from ..datasets import Dataset
+from ..errors import InputError, UsageError
+from ..files import check_output, write_meta
+from ..runs import write_run
+from ..textfiles import lines
+from . import DatasetOptions
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ..biencoder import BiEncoder, Vectors
+    from ..search import Ids, Index
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(DatasetOptions, CommonOptions):
+    """Retrieve candidates with a bi-encoder and write a TREC run."""
+
+    output: Path
+    """TREC run to write; a name that ends in .gz is packed."""
+    index: Path | None = None
+    """Folder of an index; without it the collection is encoded now and searched exactly."""
+    model: str | None = None
+    """The bi-encoder; with --index the one that built it, which must be the same."""
+    depth: int = 1000
+    """How many documents of each topic to retrieve."""
+    allow_ids: Path | None = None
+    """File of document ids, one per line: nothing else may be found."""
+    probes: int | None = None
+    """IVF: lists to visit (nprobe); a sixteenth of them where absent."""
+    effort: int | None = None
+    """HNSW: candidates to keep (efSearch); twice the depth where absent."""
+    tag: str = "sparring"
+    """Run tag, one word."""
+
+
+def main(options: Options) -> None:
+    """Checks everything, encodes the queries, searches, and writes the run and its meta file."""
+    from ..biencoder import BiEncoder
+    from ..search import Index, as_topics, read_manifest
+
+    if options.index is None and options.model is None:
+        raise UsageError("nothing to search with: give --index IX, or --model M to encode the collection now")
+    if options.depth < 1:
+        raise UsageError(f"--depth must be at least 1, not {options.depth}")
+    check_output(options.output, options.overwrite)
+    dataset = options.open_dataset()
+    queries = dataset.queries
+    allowed = None if options.allow_ids is None else _allowed(options.allow_ids)
+    model = options.model
+    if model is None and options.index is not None:
+        model = str(read_manifest(options.index)["encoder"]["model"])
+    encoder = BiEncoder(str(model), options.device, options.dtype)
+    index = None
+    if options.index is not None:
+        known = dataset.collection_hash if dataset.has_documents else None
+        index = Index.open(options.index, encoder=encoder.identity, collection_hash=known)
+    count = len(dataset.documents) if index is None else len(index)
+    console.log.info(
+        "%d queries against %s documents (%s) on %s in %s",
+        len(queries),
+        f"{count:,}",
+        "encoded now" if index is None else index.manifest["factory"],
+        encoder.device,
+        encoder.dtype,
+    )
+    if options.dry_run:
+        return
+    start = time.perf_counter()
+    ids, positions, scores = _search(options, dataset, encoder, index, allowed)
+    written = write_run(options.output, as_topics(list(queries), ids, positions, scores), options.tag)
+    seconds = time.perf_counter() - start
+    inputs = dataset.files() | ({"allow_ids": options.allow_ids} if options.allow_ids else {})
+    write_meta(options.output, options.tag, inputs, _details(options, encoder, index, written.separated, seconds))
+    console.log.info("%s: %d lines of %d topics in %.1f s", options.output, written.lines, written.topics, seconds)
+
+
+def _search(
+    options: Options, dataset: Dataset, encoder: BiEncoder, index: Index | None, allowed: list[str] | None
+) -> tuple[Ids, NDArray[np.int64], Vectors]:
+    from ..exact import exact_search
+    from ..indexing import encode_collection
+
+    if index is None:
+        ids, vectors = encode_collection(encoder, dataset.documents)
+        places = None if allowed is None else ids.positions(allowed)
+        found = exact_search(
+            encoder.queries(list(dataset.queries.values())),
+            vectors,
+            min(options.depth, len(ids)),
+            encoder.identity.similarity,
+            allowed=places,
+            device=encoder.device,
+        )
+        return ids, *found
+    found = index.search(
+        encoder.queries(list(dataset.queries.values())),
+        min(options.depth, len(index)),
+        allowed_ids=allowed,
+        probes=options.probes,
+        effort=options.effort,
+        device=encoder.device,
+    )
+    return index.ids, *found
+
+
+def _allowed(path: Path) -> list[str]:
+    ids = [text.strip() for _, text in lines(path) if text.strip()]
+    if not ids:
+        raise InputError(f"{path}: 0 document ids read from it: expected one per line")
+    return ids
+
+
+def _details(
+    options: Options, encoder: BiEncoder, index: Index | None, separated: int, seconds: float
+) -> dict[str, Any]:
+    return {
+        "model": encoder.identity.model,
+        "revision": encoder.identity.revision,
+        "dtype": encoder.dtype,
+        "device": str(encoder.device),
+        "similarity": encoder.identity.similarity,
+        "index": None if index is None else {"path": str(options.index), "factory": index.manifest["factory"]},
+        "depth": options.depth,
+        "scores": "separated" if separated else "original",
+        "seconds": round(seconds, 3),
+    }
