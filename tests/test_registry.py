@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sparring.rerank.errors import UsageError
 from sparring.rerank.registry import Registry, aggregators, families, schedules
 
-toys = Registry("toy", "sparring.rerank")
+toys = Registry("toy", "sparring.rerank.registry")
 
 
 @toys.register("window")
