@@ -228,9 +228,8 @@ def _informed(preferences: Preferences) -> NDArray[np.bool_]:
     says = np.abs(preferences.probability - 0.5) > 1e-12
     if preferences.weight is not None:
         says &= preferences.weight > 0
-    topic = np.repeat(np.arange(len(preferences)), np.diff(preferences.offsets))
-    counts: NDArray[np.int64] = np.bincount(topic[says], minlength=len(preferences))
-    return counts > 0
+    until = np.concatenate([[0], np.cumsum(says)])
+    return np.asarray(np.diff(until[preferences.offsets]) > 0)
 
 
 def _chunks(sizes: NDArray[np.int64], cells: int) -> Iterator[NDArray[np.int64]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .common import Array
 
-EDGES = 20_000
+EDGES = 40_000
 """Comparisons worked on at once, so that the arrays stay in the processor's cache."""
 
 
@@ -74,7 +74,7 @@ class _Edges:
         mean: Array,
         precision: float,
     ) -> None:
-        self.shape, self.precision, self.mean = mean.shape, precision, mean.ravel()
+        self.precision, self.mean = precision, mean
         nodes = mean.size
         base = np.repeat(np.arange(len(mean)) * mean.shape[1], counts)
         one, two = base + first, base + second
@@ -83,47 +83,49 @@ class _Edges:
         order = np.argsort(rows.astype(np.uint16) if nodes < 1 << 16 else rows, kind="stable")
         self.degree = np.bincount(rows, minlength=nodes)
         self.opponent = np.concatenate([two, one]).astype(np.int32)[order]
-        self.games = np.concatenate([wins + losses] * 2)[order]
+        games = wins + losses
+        self.games = None if (games == 1).all() else np.concatenate([games, games])[order]
         self.lead = np.concatenate([wins - losses, losses - wins])[order] / 2
         self.indptr = np.concatenate([[0], np.cumsum(self.degree)]).astype(np.int32)
         self.played = np.flatnonzero(self.degree)
 
     def solve(self, start: Array, tolerance: float) -> Array:
         """Newton's method; a step after which a topic's gradient has grown is halved."""
-        x = start.ravel().copy()
-        accepted, direction = x.copy(), np.zeros_like(x)
-        last, scale = np.full(self.shape[0], np.inf), np.ones(self.shape[0])
+        x = accepted = start
+        direction = np.zeros_like(x)
+        last, scale = np.full(len(x), np.inf), np.ones((len(x), 1))
         for _ in range(200):
             slope, curve, diagonal = self._derivatives(x)
-            norm = self._dot(slope, slope)
+            norm = _dot(slope, slope)
             worse = norm > last * (1 + 1e-9) + 1e-24
             if worse.any():
                 scale[worse] /= 2
-                retry = np.repeat(worse, self.shape[1])
-                x[retry] = (accepted - self._spread(scale) * direction)[retry]
+                x = np.where(worse[:, None], accepted - scale * direction, x)
                 continue
             error = float(np.abs(slope / diagonal).max())
             if error <= tolerance:
                 break
             direction = self._conjugate_gradients(slope, curve, diagonal, min(0.1, error))
-            accepted, last, scale = x.copy(), norm, np.ones_like(scale)
-            x -= direction
+            accepted, last, scale = x, norm, np.ones_like(scale)
+            x = x - direction
             if (
                 np.abs(direction).max() ** 2 <= tolerance
             ):  # Newton squares the error: the next one is smaller still
                 break
-        return x.reshape(self.shape)
+        return x
 
     def _derivatives(self, x: Array) -> tuple[Array, Array, Array]:
-        """The gradient per candidate, the curvature per comparison, the diagonal of the Hessian."""
-        half = np.repeat(x, self.degree)
-        half -= x.take(self.opponent)
+        """The gradient (q, n), the curvature per comparison, the diagonal of the Hessian (q, n)."""
+        flat = x.ravel()
+        half = np.repeat(flat, self.degree)
+        half -= flat.take(self.opponent)
         half *= 0.5
         np.tanh(half, half)
         half *= 0.5  # P(win) - 1/2
         curve = 0.25 - half * half
-        curve *= self.games
-        half *= self.games
+        if self.games is not None:
+            curve *= self.games
+            half *= self.games
         half -= self.lead
         slope = self._row_sums(half) + self.precision * (x - self.mean)
         return slope, curve, self._row_sums(curve) + self.precision
@@ -132,31 +134,31 @@ class _Edges:
         """The Newton direction to a relative ``accuracy``, preconditioned by the diagonal, topics side by side."""
         from scipy.sparse import csr_array
 
-        links = csr_array((curve, self.opponent, self.indptr), shape=(len(slope), len(slope)))
-        residual, found = slope.copy(), np.zeros_like(slope)
-        scaled = residual / diagonal
-        ahead = scaled.copy()
-        size = self._dot(residual, scaled)
-        enough = accuracy**2 * size
-        for _ in range(10 * self.shape[1]):
-            image = diagonal * ahead - links @ ahead
-            length = self._spread(size / np.maximum(self._dot(ahead, image), 1e-300))
+        links = csr_array((curve, self.opponent, self.indptr), shape=(slope.size, slope.size))
+        inverse = 1 / diagonal
+        residual, found = slope, np.zeros_like(slope)
+        ahead = scaled = residual * inverse
+        size = _dot(residual, scaled)
+        enough = accuracy**2 * size + 1e-300
+        for _ in range(10 * slope.shape[1]):
+            image = diagonal * ahead
+            image -= np.asarray(links @ ahead.ravel()).reshape(slope.shape)
+            length = (size / np.maximum(_dot(ahead, image), 1e-300))[:, None]
             found += length * ahead
-            residual -= length * image
-            scaled = residual / diagonal
-            before, size = size, self._dot(residual, scaled)
-            if (size <= enough + 1e-300).all():
+            residual = residual - length * image
+            scaled = residual * inverse
+            before, size = size, _dot(residual, scaled)
+            if (size <= enough).all():
                 break
-            ahead = scaled + self._spread(size / np.maximum(before, 1e-300)) * ahead
+            ahead = scaled + (size / np.maximum(before, 1e-300))[:, None] * ahead
         return found
 
     def _row_sums(self, values: Array) -> Array:
-        sums = np.zeros(len(self.mean))
+        sums = np.zeros(self.mean.size)
         sums[self.played] = np.add.reduceat(values, self.indptr[self.played])
-        return sums
+        return sums.reshape(self.mean.shape)
 
-    def _dot(self, left: Array, right: Array) -> Array:
-        return np.asarray((left * right).reshape(self.shape).sum(axis=1))
 
-    def _spread(self, values: Array) -> Array:
-        return np.repeat(values, self.shape[1])
+def _dot(left: Array, right: Array) -> Array:
+    """Inner products per topic, (q,)."""
+    return np.asarray(np.einsum("qn,qn->q", left, right))
