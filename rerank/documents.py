@@ -147,7 +147,7 @@ class FileDocuments:
         """The record whose id has the hash of the wanted one, or -1, (n,)."""
         wanted = np.fromiter(map(id_hash, docids), np.uint64, len(docids))
         spots = np.minimum(np.searchsorted(self._hashes, wanted), len(self) - 1)
-        rows = self._rows[spots].astype(np.int64)
+        rows: NDArray[np.int64] = self._rows[spots].astype(np.int64)
         rows[self._hashes[spots] != wanted] = -1
         return rows
 

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from .biencoder import BiEncoder, Identity, Vectors
 from .datasets import Dataset
 from .documents import Documents
+from .errors import SparringError
 from .files import sha256
 from .layouts import Layout
+from .locks import hold
 from .search import FILES, FORMAT, Ids, Index, load_faiss, pack_ids
 
 
@@ -34,42 +38,67 @@ def build_index(
     Vectors are kept on disk while they are encoded; FAISS then holds the index it builds in memory
     (flat, hnsw and ivf: 4 bytes per dimension and document).
 
-    Raises UsageError where the layout does not fit the collection, before anything is encoded.
+    Raises UsageError where the layout does not fit the collection, before anything is encoded, and LockedError
+    where another process builds the same index.
     """
     layout = layout or Layout()
     documents = dataset.documents
     count, dimension = len(documents), encoder.identity.dimension
     factory = layout.factory(count, dimension)
     output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
-    try:
-        vectors = np.memmap(temporary / "vectors", np.float32, "w+", shape=(count, dimension))
-        pack_ids(_encode(encoder, documents.items(), vectors)).save(temporary)
-        _write_faiss(temporary / "index.faiss", factory, vectors, encoder.identity, layout, seed)
+    with _workplace(output) as folder:
+        _check_room(folder, 2 * 4 * count * dimension)  # the vectors, and the index made of them
+        with (folder / "vectors").open("wb") as stream:
+            _encode(encoder, documents, stream).save(folder)
+        vectors = np.memmap(folder / "vectors", np.float32, "c", shape=(count, dimension))
+        _write_faiss(folder / "index.faiss", factory, vectors, encoder.identity, layout, seed)
         del vectors
-        (temporary / "vectors").unlink()
-        _write_manifest(temporary, dataset, encoder, layout, factory, count)
-        os.chmod(temporary, 0o755)
-        _move(temporary, output)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        (folder / "vectors").unlink()
+        _write_manifest(folder, dataset, encoder, layout, factory, count)
+        folder.chmod(0o755)
+        _move(folder, output)
     return Index.open(output)
+
+
+@contextlib.contextmanager
+def _workplace(output: Path) -> Iterator[Path]:
+    """A folder beside ``output``, for one process at a time; what killed ones have left is cleared away."""
+    prefix = f".{output.name}.building-"
+    with hold(output):
+        for left in output.parent.iterdir():
+            if left.name.startswith(prefix):
+                shutil.rmtree(left)
+        folder = Path(tempfile.mkdtemp(dir=output.parent, prefix=prefix))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def encode_collection(encoder: BiEncoder, documents: Documents) -> tuple[Ids, Vectors]:
     """Ids and vectors of a collection, without an index; vectors are on disk until they are no longer needed."""
     with tempfile.TemporaryFile() as space:
-        shape = (len(documents), encoder.identity.dimension)
-        vectors = np.memmap(space, np.float32, "w+", shape=shape)
-        return pack_ids(_encode(encoder, documents.items(), vectors)), vectors
+        ids = _encode(encoder, documents, space)
+        return ids, np.memmap(space, np.float32, "c", shape=(len(documents), encoder.identity.dimension))
 
 
-def _encode(encoder: BiEncoder, items: Iterable[tuple[str, str]], out: Vectors) -> list[str]:
+def _encode(encoder: BiEncoder, documents: Documents, stream: IO[bytes]) -> Ids:
+    """Writes the vectors to a file, one after the other (a full disk is then an error, not a crash)."""
     ids: list[str] = []
-    for names, vectors in encoder.collection(items, len(out)):
-        out[len(ids) : len(ids) + len(names)] = vectors
+    for names, vectors in encoder.collection(documents.items(), len(documents)):
+        stream.write(vectors.tobytes())
         ids += names
-    return ids
+    stream.flush()
+    return pack_ids(ids)
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise SparringError(
+            f"the index needs about {needed / 1e9:.1f} GB in {folder.parent} while it is built, "
+            f"{free / 1e9:.1f} GB are free: make room, or choose another --output"
+        )
 
 
 def _write_faiss(
@@ -117,7 +146,7 @@ def _move(folder: Path, output: Path) -> None:
     if not output.exists():
         os.replace(folder, output)
         return
-    aside = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}.old."))
+    aside = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}.building-"))
     os.replace(output, aside / "index")
     os.replace(folder, output)
     shutil.rmtree(aside)

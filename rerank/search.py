@@ -6,6 +6,7 @@ IX/index.faiss  IX/ids.npy  IX/id_offsets.npy  IX/manifest.json
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -27,6 +28,8 @@ HASHED_ALWAYS = 2 << 30
 """Larger files are hashed only where their time of change is not the one in the manifest."""
 SELECTIVE = 0.1
 """A filter that keeps a smaller share is answered exactly: graphs and lists lose recall there."""
+
+LIST_SURPLUS = 10
 
 
 def load_faiss() -> Any:
@@ -146,7 +149,8 @@ class Index:
         Args:
             allowed_ids: only these documents may be found. A filter that keeps under a tenth is answered exactly
                 (product-quantised vectors: over all lists).
-            probes: lists that IVF visits (nprobe); by default a sixteenth of them, at least 8.
+            probes: lists that IVF visits (nprobe); by default a sixteenth of them, at least 8, and enough to
+                hold ten times the depth.
             effort: candidates that HNSW keeps (efSearch); by default twice the depth, at least 128.
             device: where a flat index is searched.
 
@@ -187,7 +191,8 @@ class Index:
             options = faiss.SearchParametersHNSW(efSearch=effort or int(max(2 * depth, 128) / share), sel=selector)
         else:
             lists = self._faiss.nlist
-            visited = lists if selective else min(lists, probes or max(8, lists // 16))
+            needed = math.ceil(LIST_SURPLUS * depth * lists / len(self))
+            visited = lists if selective else min(lists, probes or max(8, lists // 16, needed))
             options = faiss.SearchParametersIVF(nprobe=visited, sel=selector)
         scores, positions = self._faiss.search(np.ascontiguousarray(queries), depth, params=options)
         scores = np.where(positions < 0, -np.inf, scores)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from sparring.rerank.errors import InputError, MissingResourceError, SparringErr
 from sparring.rerank.exact import exact_search
 from sparring.rerank.indexing import build_index, encode_collection
 from sparring.rerank.layouts import Layout
+from sparring.rerank.locks import LockedError, hold
 from sparring.rerank.runs import read_run
 from sparring.rerank.search import Ids, Index, as_topics, pack_ids
 from tiny_models import SIZES, WORDS, save_classifier, sentence, wordpiece
@@ -60,20 +62,54 @@ def encoder(model: Path) -> BiEncoder:
     return BiEncoder(str(model), device="cpu")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """1,200 documents and 5 topics."""
-    path, rng = tmp_path_factory.mktemp("collection"), random.Random(1)
+def write_collection(path: Path, size: int) -> Path:
+    """A collection of ``size`` documents, and 5 topics."""
+    rng = random.Random(1)
     with (path / "corpus.jsonl").open("w") as stream:
-        for number in range(1200):
+        for number in range(size):
             stream.write(json.dumps({"id": f"d{number}", "text": sentence(rng, rng.randint(1, 40))}) + "\n")
     (path / "queries.tsv").write_text("".join(f"q{t}\t{' '.join(rng.sample(WORDS, 4))}\n" for t in range(5)))
     return path
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_collection(tmp_path_factory.mktemp("collection"), 60)
+
+
 @pytest.fixture
 def dataset(folder: Path) -> Dataset:
     return open_dataset(str(folder))
+
+
+@dataclass
+class Built:
+    """Indexes of a collection of 1,200 documents, each built when first asked for."""
+
+    root: Path
+    encoders: dict[str, BiEncoder]
+    made: dict[tuple[str, str], Index] = field(default_factory=dict)
+
+    def encoder(self, similarity: str) -> BiEncoder:
+        if similarity not in self.encoders:
+            path = save_bi_encoder(self.root / similarity, similarity=similarity)
+            self.encoders[similarity] = BiEncoder(str(path), device="cpu")
+        return self.encoders[similarity]
+
+    def dataset(self) -> Dataset:
+        return open_dataset(str(self.root))
+
+    def index(self, kind: str, similarity: str = "cosine") -> Index:
+        key = kind, similarity
+        if key not in self.made:
+            target, layout = self.root / f"{kind}-{similarity}", Layout(kind)  # type: ignore[arg-type]
+            self.made[key] = build_index(self.dataset(), self.encoder(similarity), target, layout)
+        return self.made[key]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, encoder: BiEncoder) -> Built:
+    return Built(write_collection(tmp_path_factory.mktemp("large"), 1200), {"cosine": encoder})
 
 
 # --- exact search
@@ -179,34 +215,49 @@ def test_a_vector_that_is_not_finite_names_its_document(tmp_path: Path) -> None:
 # --- indexes
 
 
-@pytest.mark.parametrize("kind", TYPES)
-@pytest.mark.parametrize("similarity", ["cosine", "dot", "euclidean"])
-def test_every_index_finds_what_exact_search_finds(
-    tmp_path: Path, dataset: Dataset, encoder: BiEncoder, kind: str, similarity: str
-) -> None:
-    if similarity != "cosine":
-        encoder = BiEncoder(str(save_bi_encoder(tmp_path, similarity=similarity)), device="cpu")
-    index = build_index(dataset, encoder, tmp_path / "ix", Layout(kind))  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("kind", "similarity"),
+    [
+        *((kind, "cosine") for kind in TYPES),
+        ("flat", "dot"),
+        ("ivf", "dot"),
+        ("flat", "euclidean"),
+        ("hnsw", "euclidean"),
+    ],
+)
+def test_every_index_finds_what_exact_search_finds(built: Built, kind: str, similarity: str) -> None:
+    index, encoder = built.index(kind, similarity), built.encoder(similarity)
     assert len(index) == 1200 and index.ids[7] == "d7"
-    queries = encoder.queries(list(dataset.queries.values()))
-    ids, vectors = encode_collection(encoder, dataset.documents)
+    queries = encoder.queries(list(built.dataset().queries.values()))
+    vectors = built.index("flat", similarity)._vectors()
+    assert vectors is not None
     exact, exact_scores = exact_search(queries, vectors, 50, similarity)
-    found, scores = index.search(queries, 50, probes=10**6)
+    found, scores = index.search(queries, 50)
     recall = np.mean([len(set(a) & set(b)) / 50 for a, b in zip(found, exact, strict=True)])
-    assert recall >= {"flat": 1, "hnsw": 0.98, "ivf": 1, "ivfpq": 0.5}[kind]
+    assert recall >= {"flat": 1, "hnsw": 0.98, "ivf": 0.6, "ivfpq": 0.5}[kind]
     assert (np.diff(scores, axis=1) <= 0).all()
     if kind != "ivfpq":
-        assert np.allclose(scores[:, :10], exact_scores[:, :10], atol=1e-4)
-    assert list(ids) == list(index.ids)
+        known = {(q, p): s for q, row in enumerate(exact) for p, s in zip(row, exact_scores[q], strict=True)}
+        shared = [
+            (s, known[q, p]) for q in range(5) for p, s in zip(found[q], scores[q], strict=True) if (q, p) in known
+        ]
+        assert np.ptp(np.subtract(*zip(*shared, strict=True))) < 1e-4
+
+
+def test_searching_every_list_is_exact(built: Built) -> None:
+    queries = built.encoder("cosine").queries(list(built.dataset().queries.values()))
+    exact, _ = built.index("flat").search(queries, 50)
+    found, _ = built.index("ivf").search(queries, 50, probes=10**6)
+    assert all(set(a) == set(b) for a, b in zip(found.tolist(), exact.tolist(), strict=True))
+    deep, _ = built.index("ivf").search(queries, 1000)
+    assert (deep >= 0).all()  # enough lists are visited for the depth
 
 
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("step", [2, 40])
-def test_a_filter_finds_allowed_documents_only(
-    tmp_path: Path, dataset: Dataset, encoder: BiEncoder, kind: str, step: int
-) -> None:
-    index = build_index(dataset, encoder, tmp_path / "ix", Layout(kind))  # type: ignore[arg-type]
-    queries = encoder.queries(list(dataset.queries.values()))
+def test_a_filter_finds_allowed_documents_only(built: Built, kind: str, step: int) -> None:
+    index, dataset = built.index(kind), built.dataset()
+    queries = built.encoder("cosine").queries(list(dataset.queries.values()))
     allowed = [f"d{i}" for i in range(0, 1200, step)]
     positions, scores = index.search(queries, 20, allowed_ids=[*allowed, "unknown"])
     topics = list(as_topics(list(dataset.queries), index.ids, positions, scores))
@@ -216,6 +267,13 @@ def test_a_filter_finds_allowed_documents_only(
         assert positions.tolist() == [[p for p in row if p % step == 0][:20] for row in flat.tolist()]
     with pytest.raises(InputError, match="none of the 1 allowed ids is in the collection"):
         index.search(queries, 20, allowed_ids=["unknown"])
+
+
+def test_vectors_without_an_index_are_those_in_one(built: Built) -> None:
+    ids, vectors = encode_collection(built.encoder("cosine"), built.dataset().documents)
+    assert list(ids) == list(built.index("flat").ids)
+    stored = built.index("flat")._vectors()
+    assert stored is not None and (vectors == stored).all()
 
 
 def test_an_index_of_another_model_or_collection_is_refused(
@@ -242,7 +300,7 @@ def test_damaged_files_are_found_before_faiss_reads_them(
     path = tmp_path / "ix" / "index.faiss"
     content = path.read_bytes()
     path.write_bytes(content[:-1])
-    with pytest.raises(InputError, match=r"index.faiss: 153,\d+ bytes, the manifest says 153,\d+: truncated"):
+    with pytest.raises(InputError, match=r"index.faiss: 7,\d+ bytes, the manifest says 7,\d+: truncated"):
         Index.open(tmp_path / "ix")
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(InputError, match=r"index.faiss: sha256 \w+, the manifest says \w+: damaged or replaced"):
@@ -272,6 +330,28 @@ def test_an_index_is_whole_or_absent(
     assert Index.open(tmp_path / "ix").manifest["type"] == "hnsw"
     assert sorted(p.name for p in tmp_path.iterdir() if "ix" in p.name) == ["ix"]
     assert {p.suffix for p in (tmp_path / "ix").iterdir()} == {".faiss", ".npy", ".json"}  # no pickle
+
+
+def test_what_a_killed_build_left_is_cleared_and_two_builds_do_not_mix(
+    tmp_path: Path, dataset: Dataset, encoder: BiEncoder
+) -> None:
+    left = tmp_path / ".ix.building-dead"
+    left.mkdir()
+    (left / "vectors").write_bytes(b"0" * 100)
+    with hold(tmp_path / "ix"), pytest.raises(LockedError, match="is in use by process"):
+        build_index(dataset, encoder, tmp_path / "ix")
+    assert left.is_dir()
+    build_index(dataset, encoder, tmp_path / "ix")
+    assert not left.exists()
+
+
+def test_a_full_disk_is_said_before_encoding(
+    tmp_path: Path, dataset: Dataset, encoder: BiEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 10}))
+    with pytest.raises(SparringError, match=r"the index needs about .* GB .* are free: make room"):
+        build_index(dataset, encoder, tmp_path / "ix")
+    assert not (tmp_path / "ix").exists()
 
 
 @pytest.mark.parametrize(
@@ -358,6 +438,25 @@ def test_commands_say_what_is_wrong(
 # --- the claims about real data (minutes on two cores)
 
 
+@dataclass(frozen=True)
+class Stored:
+    """Gives vectors that are there already to `build_index`, as the encoder would."""
+
+    encoder: BiEncoder
+    vectors: np.ndarray
+
+    @property
+    def identity(self) -> object:
+        return self.encoder.identity
+
+    @property
+    def dtype(self) -> str:
+        return self.encoder.dtype
+
+    def collection(self, items: Iterable[tuple[str, str]], total: int) -> Iterator[tuple[list[str], np.ndarray]]:
+        yield [docid for docid, _ in items], self.vectors
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_flat_equals_semantic_search_and_hnsw_recalls_it(shared: Path, tmp_path: Path) -> None:
@@ -372,4 +471,8 @@ def test_flat_equals_semantic_search_and_hnsw_recalls_it(shared: Path, tmp_path:
     reference = util.semantic_search(torch.from_numpy(queries), torch.from_numpy(vectors), top_k=100)
     for row, values, hits in zip(positions.tolist(), scores, reference, strict=True):
         assert np.allclose(values, [hit["score"] for hit in hits], atol=1e-6)
-        assert set(row) == {int(hit["corpus_id"]) for hit in hits}
+        assert set(row) == {int(hit["corpus_id"]) for hit in hits}  # the order differs where scores do by 1e-7
+    graph = build_index(dataset, Stored(encoder, vectors), tmp_path / "hnsw", Layout("hnsw"))  # type: ignore[arg-type]
+    found, _ = graph.search(queries, 100)
+    recall = [len(set(a) & set(b)) / 100 for a, b in zip(found.tolist(), positions.tolist(), strict=True)]
+    assert np.mean(recall) >= 0.98

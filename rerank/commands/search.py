@@ -39,7 +39,7 @@ class Options(DatasetOptions, CommonOptions):
     allow_ids: Path | None = None
     """File of document ids, one per line: nothing else may be found."""
     probes: int | None = None
-    """IVF: lists to visit (nprobe); a sixteenth of them where absent."""
+    """IVF: lists to visit (nprobe); a sixteenth of them, or what the depth needs, where absent."""
     effort: int | None = None
     """HNSW: candidates to keep (efSearch); twice the depth where absent."""
     tag: str = "sparring"
