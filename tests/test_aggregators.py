@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.special import expit
 from sparring.rerank.aggregators.common import solve
@@ -96,6 +96,9 @@ def test_no_topics_no_candidates_no_comparisons(aggregator):
 
 @settings(deadline=None, max_examples=5)
 @given(prior=st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=8))
+@example(prior=[-6e-235, 0.0])
+@example(prior=[1e6, 1e6 + 1e-9])
+@example(prior=[1e300, -1e300, 1e299])
 @pytest.mark.parametrize("name", NAMES)
 def test_without_data_the_order_is_the_prior_order(name, prior):
     scores = aggregators.parse(name)(topic(len(prior), [], [], [], prior))

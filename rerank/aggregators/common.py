@@ -100,7 +100,7 @@ def solve(
     ordered, order = _in_prior_order(preferences)
     standard = standardised_prior(ordered)
     starts = np.concatenate([[0], np.cumsum(ordered.sizes)])
-    result = _prior_scores(ordered.sizes, standard)
+    result = _prior_scores(ordered)
     for topics in _chunks(np.where(_informed(ordered), ordered.sizes, 0), cells):
         positions = np.arange(int(ordered.sizes[topics].max()))
         mask = positions < ordered.sizes[topics, None]
@@ -122,12 +122,13 @@ def standardised_prior(preferences: Preferences) -> Array:
     if preferences.prior is None:
         return np.zeros(sizes.sum())
     topic = np.repeat(np.arange(len(sizes)), sizes)
-    count = np.maximum(sizes, 1)
-    centred = preferences.prior - (np.bincount(topic, preferences.prior, len(sizes)) / count)[topic]
-    spread = np.sqrt(np.bincount(topic, centred**2, len(sizes)) / count)
     largest = np.zeros(len(sizes))
     np.maximum.at(largest, topic, np.abs(preferences.prior))
-    flat = spread <= 1e-12 * largest
+    scaled = preferences.prior / np.where(largest > 0, largest, 1.0)[topic]  # squares neither overflow nor vanish
+    count = np.maximum(sizes, 1)
+    centred = scaled - (np.bincount(topic, scaled, len(sizes)) / count)[topic]
+    spread = np.sqrt(np.bincount(topic, centred**2, len(sizes)) / count)
+    flat = spread <= 1e-12
     return np.where(flat[topic], 0.0, centred / np.where(flat, 1.0, spread)[topic])
 
 
@@ -215,11 +216,15 @@ def _in_prior_order(preferences: Preferences) -> tuple[Preferences, NDArray[np.i
     return renamed, order - np.repeat(starts, sizes)
 
 
-def _prior_scores(sizes: NDArray[np.int64], standard: Array) -> Array:
-    """Evenly spaced scores in prior order, all 0 where the first stage is flat, (sum of sizes,)."""
+def _prior_scores(preferences: Preferences) -> Array:
+    """Evenly spaced scores of topics in prior order, all 0 where the first stage is flat, (sum of sizes,)."""
+    sizes = preferences.sizes
+    if preferences.prior is None:
+        return np.zeros(sizes.sum())
     topic = np.repeat(np.arange(len(sizes)), sizes)
+    falls = (topic[1:] == topic[:-1]) & (np.diff(preferences.prior) != 0)
+    sloped = np.bincount(topic[1:][falls], minlength=len(sizes)) > 0
     place = _ranges(np.zeros_like(sizes), sizes)
-    sloped = np.bincount(topic[standard != 0], minlength=len(sizes)) > 0
     return np.where(sloped[topic], -place / np.maximum(sizes, 1)[topic], 0.0)
 
 
