@@ -1,0 +1,198 @@
+"""Who takes part in the throughput benchmark: sentence-transformers, rerankers, and this toolkit's engine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..rerank.errors import SparringError
+from ..rerank.vocabulary import Scorer
+from .bench_data import Pairs
+from .hardware import synchronise
+
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """One repetition: seconds from texts to scores, seconds from token ids to scores (if known), the scores."""
+
+    seconds: float
+    forward_seconds: float | None
+    scores: Scores
+
+
+class Contender(Protocol):
+    """A way to score pairs; the model is loaded and warm before `measure`."""
+
+    name: str
+
+    @property
+    def settings(self) -> str: ...
+
+    def measure(self, pairs: Pairs) -> Timing: ...
+
+
+class SentenceTransformers:
+    """`CrossEncoder.predict`; without tokenisation, its own batches through its own model."""
+
+    def __init__(self, folder: Path, device: Any, dtype: str, batch: int, name: str, max_length: int) -> None:
+        import torch
+        from sentence_transformers import CrossEncoder
+
+        options: dict[str, Any] = {}
+        if dtype != "float32":
+            options["model_kwargs"] = {"dtype": getattr(torch, dtype), "attn_implementation": "sdpa"}
+        self._model = CrossEncoder(str(folder), device=str(device), max_length=max_length, **options)
+        self._device, self._max_length = device, max_length
+        self.name, self.dtype, self.batch = name, dtype, batch
+
+    @property
+    def settings(self) -> str:
+        """Precision and batch size."""
+        return f"{self.dtype}, batch {self.batch}"
+
+    def measure(self, pairs: Pairs) -> Timing:
+        """Times `predict` as it is called, then the forward passes alone."""
+        import torch
+
+        flat = pairs.flat()
+        seconds, scores = timed(self._device, lambda: self._predict(flat))
+        order = np.argsort([-len(query) - len(text) for query, text in flat], kind="stable")
+        batches = [
+            self._model.tokenizer(
+                [flat[i] for i in order[start : start + self.batch].tolist()],
+                padding=True,
+                truncation="longest_first",
+                max_length=self._max_length,
+                return_tensors="pt",
+            )
+            for start in range(0, len(flat), self.batch)
+        ]
+
+        def forward() -> Any:
+            with torch.inference_mode():
+                parts = [self._model.model(**batch.to(self._device)).logits.float() for batch in batches]
+                return torch.cat(parts).cpu()
+
+        return Timing(seconds, timed(self._device, forward)[0], scores)
+
+    def tune(self, flat: list[tuple[str, str]], sizes: tuple[int, ...]) -> None:
+        """Takes the fastest batch size on a sample."""
+        rates = {}
+        for size in sizes:
+            self.batch = size
+            self._predict(flat[: 2 * size])
+            rates[size] = min(timed(self._device, lambda: self._predict(flat))[0] for _ in range(2))
+        self.batch = min(rates, key=lambda size: rates[size])
+
+    def _predict(self, flat: list[tuple[str, str]]) -> Scores:
+        import torch
+
+        said = self._model.predict(
+            flat, batch_size=self.batch, activation_fn=torch.nn.Identity(), show_progress_bar=False
+        )
+        return np.asarray(said, np.float64).reshape(-1)
+
+
+class Ours:
+    """The engine; without tokenisation, a second call on the same texts, whose token ids it still has."""
+
+    def __init__(self, folder: Path, device: Any, dtype: str, max_length: int, ledger: bool = False) -> None:
+        from ..rerank.devices import choose_dtype, dtype_name
+        from ..rerank.models import load
+
+        self._model = load(str(folder), max_length=max_length)
+        self._device, self._asked, self._ledger = device, dtype, ledger
+        self.dtype = "int8" if dtype == "int8" else dtype_name(choose_dtype(dtype, device))
+        self.name = "sparring" + (" with ledger" if ledger else "")
+
+    @property
+    def settings(self) -> str:
+        """Precision, and that batches are filled by tokens."""
+        return f"{self.dtype}, by tokens"
+
+    def measure(self, pairs: Pairs) -> Timing:
+        """Times a fresh engine on the texts, then on their token ids."""
+        from ..rerank.engine import Engine
+
+        engine = Engine(self._model, device=str(self._device), dtype=self._asked, progress=False)
+        if self._ledger:
+            from ..rerank.ledger import Ledger
+
+            with tempfile.TemporaryDirectory() as folder, Ledger.open(Path(folder) / "ledger") as ledger:
+                recorded = ledger.wrap(engine)
+                seconds, scores = timed(self._device, lambda: self._score(recorded, pairs))
+            return Timing(seconds, None, scores)
+        seconds, scores = timed(self._device, lambda: self._score(engine, pairs))
+        forward, _ = timed(self._device, lambda: self._score(engine, pairs))
+        return Timing(seconds, forward, scores)
+
+    def _score(self, scorer: Scorer, pairs: Pairs) -> Scores:
+        singles = [np.arange(len(topic), dtype=np.int32)[:, None] for topic in pairs.topics]
+        return np.concatenate([said[:, 0] for said in scorer(pairs.topics, singles)])
+
+
+class Rerankers:
+    """The `rerankers` library in its own environment; it tokenises in its loop, so there is one figure."""
+
+    name = "rerankers"
+
+    def __init__(self, python: str, folder: Path, device: Any, dtype: str, batch: int, threads: int) -> None:
+        self._command = [python, str(Path(__file__).with_name("peer_rerankers.py"))]
+        self._task = {
+            "model": str(folder),
+            "dtype": dtype,
+            "batch": batch,
+            "device": str(device),
+            "threads": threads,
+            "repeats": 1,
+        }
+
+    @property
+    def settings(self) -> str:
+        """Precision and batch size."""
+        return f"{self._task['dtype']}, batch {self._task['batch']}"
+
+    def measure(self, pairs: Pairs) -> Timing:
+        """Times it in a fresh process; loading and one warm-up call are not counted."""
+        task = self._task | {"topics": [[topic.query, list(topic.texts)] for topic in pairs.topics]}
+        done = subprocess.run(self._command, input=json.dumps(task), capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SparringError(f"{self._command[0]}: {done.stderr.strip().splitlines()[-1]}")
+        said = json.loads(done.stdout.splitlines()[-1])
+        self.name = f"rerankers {said['version']}"
+        return Timing(said["seconds"][0], None, np.array(said["scores"]))
+
+
+def has_rerankers(python: str) -> bool:
+    """Whether this interpreter exists and has the `rerankers` library."""
+    try:
+        return subprocess.run([python, "-c", "import rerankers"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+def timed(device: Any, work: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds of ``work`` until the device is done, and its result."""
+    synchronise(device)
+    start = time.perf_counter()
+    result = work()
+    synchronise(device)
+    return time.perf_counter() - start, result
+
+
+def interleaved(contenders: list[Contender], pairs: Pairs, repeats: int) -> Iterator[tuple[Contender, Timing]]:
+    """Every contender once, then every contender again: what else the machine does hits all alike."""
+    for _ in range(repeats):
+        for contender in contenders:
+            yield contender, contender.measure(pairs)
