@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from sparring.rerank.attention import packed_attention, packed_kwargs, runs_of
+from sparring.rerank.attention import Layout, packed_attention, packed_kwargs
 from sparring.rerank.batching import Batch
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -19,7 +19,7 @@ def batch_of(lengths: list[int]) -> Batch:
     return Batch(empty, empty, empty, boundaries, np.array(lengths, np.int64), count, count[:-1])
 
 
-@pytest.mark.parametrize("lengths", [[5], [7, 7, 7], [9, 4, 4, 1], [3, 8, 3]])
+@pytest.mark.parametrize("lengths", [[5], [7, 7, 7], [9, 4, 4, 1], [3, 40, 8, 33]])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("window", [None, 3])
 @pytest.mark.parametrize("key_heads", [4, 2])
@@ -46,5 +46,12 @@ def test_equals_each_sequence_alone(lengths: list[int], causal: bool, window: in
         start += length
 
 
-def test_runs_are_neighbours_of_equal_length() -> None:
-    assert runs_of(batch_of([9, 4, 4, 1])) == [(0, 1, 9), (9, 2, 4), (17, 1, 1)]
+def test_buckets_hold_every_token_once_and_join_in_order() -> None:
+    batch = batch_of([9, 70, 32, 33, 64, 1])
+    layout = Layout(batch)
+    assert [bucket.width for bucket in layout.buckets] == [96, 64, 32]
+    values = torch.arange(int(batch.lengths.sum()))
+    assert layout.join([bucket.flat(bucket.rows(values)) for bucket in layout.buckets]).tolist() == values.tolist()
+    numbers = torch.arange(6)
+    assert layout.join_sequences([numbers[b.sequences] for b in layout.buckets]).tolist() == numbers.tolist()
+    assert all(not bucket.rows(values)[~bucket.mask[:, 0, 0]].any() for bucket in layout.buckets)

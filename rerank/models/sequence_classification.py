@@ -15,6 +15,7 @@ import torch
 from ..attention import PACKED, packed_kwargs, register
 from ..batching import Batch
 from ..checkpoints import Checkpoint
+from ..encoder import POST_NORM, PostNormEncoder
 from ..errors import InputError
 from ..registry import families
 from ..templates import Truncation, pair_template
@@ -43,32 +44,36 @@ class SequenceClassifier:
         self.fingerprint = fingerprint(checkpoint, self.template, truncation)
         self.deterministic = False
         self.pad_id = int(tokenizer.pad_token_id or 0)
-        self.typed = config.model_type in ("bert", "electra") or getattr(config, "type_vocab_size", 0) > 1
+        self.typed = getattr(config, "type_vocab_size", 0) > 1
         self.mean_pooled = getattr(config, "classifier_pooling", "cls") == "mean"
-        self.body = module.base_model
         self.head, self.head_parts = detach_head(module)
+        self.lean = config.model_type in POST_NORM
         register()
-        self.body.set_attn_implementation(PACKED if self.packed else "eager")
+        module.base_model.set_attn_implementation(PACKED if self.packed else "eager")
+        self.body: Any = PostNormEncoder(module.base_model) if self.lean else module.base_model
 
     def place(self, device: torch.device, dtype: torch.dtype, deterministic: bool = False) -> None:
         """Moves the body in ``dtype`` and the head in fp32 to a device."""
         self.deterministic = deterministic
         self.body.to(device=device, dtype=dtype)
+        if self.lean:
+            self.body.pack()
         for part in self.head_parts:
             part.to(device=device, dtype=torch.float32)
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Raw fp32 scores, (S,)."""
-        states = self._packed(batch) if self.packed else self._padded(batch)
+        if self.lean:
+            states: torch.Tensor = self.body(batch, self.deterministic)
+        else:
+            states = self._packed(batch) if self.packed else self._padded(batch)
         logits = self.head(states.float())
         return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
 
     def _packed(self, batch: Batch) -> torch.Tensor:
-        inputs = {"token_type_ids": batch.segments[None]} if self.typed else {}
         hidden: torch.Tensor = self.body(
             input_ids=batch.input_ids[None],
             position_ids=batch.positions[None],
-            **inputs,
             **packed_kwargs(batch, self.deterministic),
         ).last_hidden_state[0]
         if not self.mean_pooled:
@@ -92,15 +97,15 @@ class SequenceClassifier:
 
 def detach_head(module: Any) -> tuple[Callable[[torch.Tensor], torch.Tensor], list[torch.nn.Module]]:
     """The head of a sequence classifier as a function of first-token states (S, H), and its modules."""
-    kind = module.config.model_type
+    kind, classifier = module.config.model_type, module.classifier
     if kind == "modernbert":
-        return lambda x: module.classifier(module.head(x)), [module.head, module.classifier]
-    if kind == "deberta-v2":
-        return lambda x: module.classifier(module.pooler(x[:, None])), [module.pooler, module.classifier]
-    if kind == "bert":
-        pooler, module.base_model.pooler = module.base_model.pooler, None
-        return lambda x: module.classifier(pooler(x[:, None])), [pooler, module.classifier]
-    return lambda x: module.classifier(x[:, None]), [module.classifier]
+        dense = module.head
+        return lambda x: classifier(dense(x)), [dense, classifier]
+    if kind in ("bert", "deberta-v2"):
+        owner = module.base_model if kind == "bert" else module
+        pooler, owner.pooler = owner.pooler, None
+        return lambda x: classifier(pooler(x[:, None])), [pooler, classifier]
+    return lambda x: classifier(x[:, None]), [classifier]
 
 
 @families.register("sequence_classification")

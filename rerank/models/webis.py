@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 import torch
 
-from ..attention import PACKED, packed_kwargs, register
 from ..batching import Batch
 from ..checkpoints import Checkpoint
+from ..encoder import PostNormEncoder
 from ..errors import InputError
 from ..registry import families
 from ..templates import Truncation, pair_template
@@ -33,28 +33,22 @@ class FirstTokenEncoder:
         self, checkpoint: Checkpoint, body: Any, linear: torch.nn.Linear, tokenizer: Any, truncation: Truncation
     ) -> None:
         self.name = checkpoint.name
-        self.body, self.linear, self.tokenizer, self.truncation = body, linear, tokenizer, truncation
+        self.body = PostNormEncoder(body)
+        self.linear, self.tokenizer, self.truncation = linear, tokenizer, truncation
         self.template = pair_template(tokenizer, segments=True)
         self.fingerprint = fingerprint(checkpoint, self.template, truncation)
         self.deterministic = False
-        register()
-        body.set_attn_implementation(PACKED)
 
     def place(self, device: torch.device, dtype: torch.dtype, deterministic: bool = False) -> None:
         """Moves the encoder in ``dtype`` and the linear layer in fp32 to a device."""
         self.deterministic = deterministic
         self.body.to(device=device, dtype=dtype)
+        self.body.pack()
         self.linear.to(device=device, dtype=torch.float32)
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Raw fp32 scores, (S,)."""
-        hidden = self.body(
-            input_ids=batch.input_ids[None],
-            position_ids=batch.positions[None],
-            token_type_ids=batch.segments[None],
-            **packed_kwargs(batch, self.deterministic),
-        ).last_hidden_state[0]
-        scores: torch.Tensor = self.linear(hidden[batch.boundaries[:-1]].float())
+        scores: torch.Tensor = self.linear(self.body(batch, self.deterministic).float())
         return scores[:, 0]
 
 

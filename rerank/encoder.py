@@ -1,0 +1,142 @@
+"""A lean forward pass for post-norm encoders (BERT, ELECTRA, RoBERTa, XLM-R), equal to transformers' to 1e-5.
+
+One projection for query, key and value; the last layer computes only what the first token needs, which is all that
+a cross-encoder's head reads; on CPUs the weights of linear layers are packed once for the matrix kernels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import linear, scaled_dot_product_attention
+
+from .attention import Layout, kernel_fits, varlen
+from .batching import Batch
+
+POST_NORM = frozenset({"bert", "electra", "roberta", "xlm-roberta", "camembert"})
+ROWS = 1024  # weights are packed for about so many tokens
+
+
+class PostNormEncoder(nn.Module):
+    """States of the first tokens, computed from the weights of a transformers encoder, which it takes over."""
+
+    def __init__(self, body: Any) -> None:
+        super().__init__()
+        embeddings = body.embeddings
+        self.words = embeddings.word_embeddings
+        self.positions = embeddings.position_embeddings
+        self.types = embeddings.token_type_embeddings
+        self.norm = embeddings.LayerNorm
+        self.project = getattr(body, "embeddings_project", None)
+        self.layers = nn.ModuleList(_Layer(layer) for layer in body.encoder.layer)
+        self.eval()
+
+    def forward(self, batch: Batch, deterministic: bool = False) -> torch.Tensor:
+        """States of the first tokens after the last layer, (S, H)."""
+        states = self.words(batch.input_ids) + self.positions(batch.positions) + self.types(batch.segments)
+        states = self.norm(states)
+        if self.project is not None:
+            states = self.project(states)
+        layout = Layout(batch)
+        *layers, last = self.layers
+        for layer in layers:
+            states = layer(states, layout, deterministic)
+        first: torch.Tensor = last.first_tokens(states, layout, deterministic)
+        return first
+
+    def pack(self) -> None:
+        """Lays the weights out for the CPU's bf16 kernels; to be called when they have moved or changed dtype."""
+        for part in self.modules():
+            if isinstance(part, _Linear):
+                part.pack()
+
+
+class _Linear(nn.Linear):
+    """A linear layer that keeps a packed copy of its weight where that is faster (CPU, bf16)."""
+
+    def __init__(self, *sources: nn.Linear) -> None:
+        weight = torch.cat([source.weight.detach() for source in sources])
+        nn.Module.__init__(self)
+        self.out_features, self.in_features = weight.shape
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        bias = torch.cat([source.bias.detach() for source in sources])
+        self.bias = nn.Parameter(bias, requires_grad=False)
+        self._packed: torch.Tensor | None = None
+
+    def pack(self) -> None:
+        fits = self.weight.device.type == "cpu" and self.weight.dtype == torch.bfloat16 and _packs()
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), ROWS) if fits else None
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        if self._packed is None:
+            return linear(states, self.weight, self.bias)
+        out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(states, self._packed, self.bias, "none", [], "")
+        return out
+
+
+def _packs() -> bool:
+    """Whether this torch has the kernels that its own compiler uses for packed weights."""
+    return torch.backends.mkldnn.is_available() and all(  # type: ignore[no-untyped-call]
+        hasattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise")
+    )
+
+
+class _Layer(nn.Module):
+    """One post-norm layer over packed tokens."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        own = layer.attention.self
+        self.heads, self.scaling = own.num_attention_heads, own.attention_head_size**-0.5
+        self.qkv = _Linear(own.query, own.key, own.value)
+        self.attention_out = _Linear(layer.attention.output.dense)
+        self.attention_norm = layer.attention.output.LayerNorm
+        self.inner = _Linear(layer.intermediate.dense)
+        self.activation = layer.intermediate.intermediate_act_fn
+        self.out = _Linear(layer.output.dense)
+        self.norm = layer.output.LayerNorm
+
+    def forward(self, states: torch.Tensor, layout: Layout, deterministic: bool) -> torch.Tensor:
+        """All tokens: states (T, H) to states (T, H)."""
+        qkv = self.qkv(states).view(len(states), 3, self.heads, -1)
+        if kernel_fits(qkv):
+            ends = layout.boundaries, layout.longest
+            q, k, v = qkv.unbind(1)
+            mixed = varlen(q, k, v, ends, ends, self.scaling, fixed_splits=deterministic)
+        else:
+            parts = []
+            for bucket in layout.buckets:
+                q, k, v = bucket.rows(qkv).permute(2, 0, 3, 1, 4)
+                found = scaled_dot_product_attention(q, k, v, attn_mask=bucket.mask, scale=self.scaling)
+                parts.append(bucket.flat(found.transpose(1, 2)))
+            mixed = layout.join(parts)
+        return self._feed(states, mixed.flatten(1))
+
+    def first_tokens(self, states: torch.Tensor, layout: Layout, deterministic: bool) -> torch.Tensor:
+        """First tokens alone: states (T, H) to states (S, H)."""
+        width = self.qkv.in_features
+        first = states.index_select(0, layout.boundaries[:-1])
+        # three quarters of a layer's work is on rows that nobody reads again: only keys and values need all tokens
+        q = linear(first, self.qkv.weight[:width], self.qkv.bias[:width]).unflatten(1, (self.heads, -1))  # type: ignore[no-untyped-call]
+        kv = linear(states, self.qkv.weight[width:], self.qkv.bias[width:]).view(len(states), 2, self.heads, -1)
+        if kernel_fits(kv):
+            each = torch.arange(len(first) + 1, dtype=torch.int32, device=first.device)
+            ends = layout.boundaries, layout.longest
+            k, v = kv.unbind(1)
+            mixed = varlen(q, k, v, (each, 1), ends, self.scaling, fixed_splits=deterministic)
+        else:
+            parts = []
+            for bucket in layout.buckets:
+                k, v = bucket.rows(kv).permute(2, 0, 3, 1, 4)
+                asked = q.index_select(0, bucket.sequences)[:, :, None]
+                found = scaled_dot_product_attention(asked, k, v, attn_mask=bucket.mask, scale=self.scaling)
+                parts.append(found[:, :, 0])
+            mixed = layout.join_sequences(parts)
+        return self._feed(first, mixed.flatten(1))
+
+    def _feed(self, states: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
+        states = self.attention_norm(self.attention_out(mixed) + states)
+        out: torch.Tensor = self.norm(self.out(self.activation(self.inner(states))) + states)
+        return out
