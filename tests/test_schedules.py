@@ -24,6 +24,9 @@ SPECS = [
     "knockout(brackets=3, k=2)",
     "biased_random(spread=5, bias=3)",
     "random_global(exponent=-2)",
+    "two_level(second=heapsort(k=3))",
+    "two_level(first=blocks(size=5, replicas=3), second=swiss(rounds=2))",
+    "bayes(calls=30, rounds=7, stop=0.0)",
     "grouped(groups=3, shuffle=False, ends=True)",
 ]
 SIZES = [0, 1, 2, 3, 5, 21]
