@@ -159,7 +159,12 @@ def option_name(field: dataclasses.Field[Any]) -> str:
 
 
 def _is_word(value: object) -> bool:
-    return isinstance(value, str) and value.isidentifier() and value not in ("None", "True", "False")
+    return (
+        isinstance(value, str)
+        and value.isascii()
+        and value.isidentifier()
+        and value not in ("None", "True", "False")
+    )
 
 
 def unknown(what: str, name: str, known: typing.Iterable[str]) -> str:
