@@ -111,7 +111,7 @@ class Bayes:
             bias_precision=self.bias_precision,
             covariance=True,
             start=start,
-            tolerance=1e-6,
+            tolerance=1e-3,  # Newton is quadratic: what is left then is 1e-6
         )
 
     def _value(self, belief: Posterior, discount: Array) -> Array:

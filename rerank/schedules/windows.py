@@ -27,25 +27,28 @@ class Window:
     Args:
         m: opponents per candidate.
         skip: distance between two opponents; 1 is the plain window.
+        calls: stop after so many pairs; the last opponents are then met from the top down only.
     """
 
     m: int = 5
     skip: int = 1
+    calls: int | None = None
     width: ClassVar[int | None] = 2
     oriented: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         require(self.m >= 1 and self.skip >= 1, "m and skip must be at least 1")
+        require(self.calls is None or self.calls >= 0, "calls must not be negative")
 
     def rounds(self, prior: NDArray[np.float64], rng: np.random.Generator) -> Rounds[None]:
         n = len(prior)
         steps = np.arange(1, min(self.m, n - 1) + 1)
         skip = next(skip for skip in itertools.count(self.skip) if math.gcd(skip, max(n, 1)) == 1)
-        return once(_at_offsets(steps * skip % max(n, 1), n))
+        return once(_at_offsets(steps * skip % max(n, 1), n)[: self.calls])
 
     def at_budget(self, calls: int, n: int) -> Window:
-        """The largest m with at most ``calls`` comparisons of ``n`` candidates, at least 1."""
-        return replace(self, m=min(max(1, calls // max(n, 1)), max(1, n - 1)))
+        """The same skip with ``calls`` comparisons of ``n`` candidates."""
+        return replace(self, m=_opponents(calls, n), calls=None if calls % max(n, 1) == 0 else calls)
 
 
 @register("biased_window")
@@ -56,24 +59,26 @@ class BiasedWindow:
     Args:
         m: opponents per candidate; fewer where the distances round to the same rank.
         reach: the largest distance; half of the list where absent.
+        calls: stop after so many pairs, nearest opponents first.
     """
 
     m: int = 5
     reach: int | None = None
+    calls: int | None = None
     width: ClassVar[int | None] = 2
     oriented: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         require(self.m >= 1 and (self.reach is None or self.reach >= 1), "m and reach must be at least 1")
+        require(self.calls is None or self.calls >= 0, "calls must not be negative")
 
     def rounds(self, prior: NDArray[np.float64], rng: np.random.Generator) -> Rounds[None]:
         n = len(prior)
-        return once(_at_offsets(self._offsets(n), n))
+        return once(_at_offsets(self._offsets(n), n)[: self.calls])
 
     def at_budget(self, calls: int, n: int) -> BiasedWindow:
-        """The largest m with at most ``calls`` comparisons of ``n`` candidates, at least 1."""
-        affordable = [m for m in range(1, max(n, 2)) if len(replace(self, m=m)._offsets(n)) * n <= calls]
-        return replace(self, m=max(affordable, default=1))
+        """As many opponents as ``calls`` comparisons of ``n`` candidates pay for."""
+        return replace(self, m=_opponents(calls, n), calls=calls)
 
     def _offsets(self, n: int) -> NDArray[np.int64]:
         farthest = max(1, min((n - 1) // 2 if self.reach is None else self.reach, n - 1))
@@ -114,6 +119,11 @@ class Sliding:
                     np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable")
                 ]
         return order
+
+
+def _opponents(calls: int, n: int) -> int:
+    """Opponents per candidate that use up ``calls``, the last ones in part."""
+    return min(max(1, -(-calls // max(n, 1))), max(1, n - 1))
 
 
 def _at_offsets(offsets: NDArray[np.integer], n: int) -> NDArray[np.int32]:
