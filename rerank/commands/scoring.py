@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from .. import console, registry
 from ..cli import CommonOptions
-from ..datasets import CandidateSet, candidates, open_dataset
+from ..datasets import CandidateSet, candidates
 from ..errors import UsageError
 from ..ledger import Ledger
 from ..passages import Passages, Windowed
@@ -22,18 +22,17 @@ from ..play import Order, check_widths
 from ..runs import Run, read_run
 from ..signals import resumable
 from ..vocabulary import Aggregator, Schedule, Scorer
+from . import DatasetOptions
 
 DEFAULT_SCHEDULES = {1: "pointwise", 2: "bayes", None: "whole"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoringOptions(CommonOptions):
+class ScoringOptions(DatasetOptions, CommonOptions):
     """Flags of the commands that put candidates to a model."""
 
     run: Path
     """TREC run with the candidates (.gz too)."""
-    dataset: str
-    """irds:<id>, a folder with corpus.jsonl, queries.tsv, or pydocs."""
     model: str
     """A folder, `minilm` (embedded), or a name on the hub."""
     output: Path
@@ -62,10 +61,6 @@ class ScoringOptions(CommonOptions):
     """Store of every outcome, kept for later runs; without it one lies beside the output until that is written."""
     fresh: bool = False
     """Allow a ledger that was made by another model or configuration; nothing in it is reused or lost."""
-    queries: Path | None = None
-    """Topics from this file instead of the dataset's."""
-    corpus: Path | None = None
-    """Documents from this file instead of the dataset's."""
     tag: str | None = None
     """Run tag, one word; model and schedule where absent."""
     allow_missing_queries: bool = False
@@ -108,8 +103,13 @@ def prepare(options: ScoringOptions) -> Job:
     started = time.perf_counter()
     if not 0 <= options.missing_limit <= 1:
         raise UsageError(f"--missing-limit {options.missing_limit} is no share between 0 and 1")
-    run = read_run(options.run, on_error=options.on_error)
-    dataset = open_dataset(options.dataset, queries=options.queries, corpus=options.corpus)
+    run = read_run(
+        options.run,
+        on_error=options.on_error,
+        encoding=options.encoding,
+        encoding_errors=options.encoding_errors,
+    )
+    dataset = options.open_dataset()
     topics = candidates(
         run,
         dataset,
@@ -131,9 +131,7 @@ def prepare(options: ScoringOptions) -> Job:
         token_budget=options.token_budget,
         deterministic=options.deterministic,
     )
-    inputs = {"run": options.run} | {
-        role: path for role, path in (("queries", options.queries), ("corpus", options.corpus)) if path
-    }
+    inputs = {"run": options.run, **dataset.files()}
     return Job(run, topics, model, engine, passages, schedule, inputs, started)
 
 
