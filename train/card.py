@@ -1,0 +1,69 @@
+"""The model card: what the model is, what it saw, how well it ranks, and the command that makes it again."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..rerank.files import atomic_write
+
+if TYPE_CHECKING:
+    from .train import Options
+
+
+def write_card(
+    output: Path, options: Options, parts: Sequence[dict[str, Any]], best: dict[str, Any] | None, seconds: float
+) -> Path:
+    """Writes ``README.md`` into a model folder."""
+    data = "\n".join(f"| `{p['source']}` | {p['queries']} | {p['candidates']} | {p['lists']} |" for p in parts)
+    result = (
+        f"{best['measure']} **{best['value']:.4f}** at step {best['step']}, reranking the top {options.dev_depth} "
+        f"of `{options.dev_run}`" + (f" (every {options.dev_holdout}th topic)" if options.dev_holdout else "")
+        if best
+        else "Not measured: no development set was given."
+    )
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("sparring", "torch", "transformers"))
+    command = "sparring " + " ".join(map(shlex.quote, sys.argv[1:]))
+    text = f"""---
+library_name: sentence-transformers
+pipeline_tag: text-ranking
+tags: [cross-encoder, reranker, sparring, loss:{options.loss.partition("(")[0]}]
+---
+# {output.name}
+
+A {options.kind} reranker fine-tuned from `{options.model_name_or_path}` with `{options.loss}` over lists of
+{options.list_size} candidates. Its score is a raw logit: rank by it, do not read it as a probability.
+
+```python
+from sentence_transformers import CrossEncoder
+model = CrossEncoder("{output}")
+scores = model.predict([("a query", "a passage")])
+```
+
+## Development set
+
+{result}
+
+## Data
+
+| source | queries | candidates | lists drawn |
+|---|---|---|---|
+{data}
+
+## Command
+
+```
+{command}
+```
+
+Trained in {seconds / 60:.1f} minutes with {versions}; all options are in `config.yaml`, the curve in
+`training_log.csv`.
+"""
+    path = output / "README.md"
+    with atomic_write(path) as stream:
+        stream.write(text)
+    return path
