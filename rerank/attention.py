@@ -137,12 +137,18 @@ def packed_attention(
         grouped = q.shape[1] != k.shape[1]
         parts = []
         for bucket in layout.buckets:
-            rows = (bucket.rows(x).transpose(1, 2) for x in (q, k, v))
+            queries, keys, values = (bucket.rows(x).transpose(1, 2) for x in (q, k, v))
             mask = _window(bucket, sliding_window, causal)
             # padding lies behind the tokens, where a causal mask hides it
             mask = mask if mask is not None or causal else bucket.mask
             found = scaled_dot_product_attention(
-                *rows, attn_mask=mask, is_causal=causal and mask is None, scale=scaling, enable_gqa=grouped
+                queries,
+                keys,
+                values,
+                attn_mask=mask,
+                is_causal=causal and mask is None,
+                scale=scaling,
+                enable_gqa=grouped,
             )
             parts.append(bucket.flat(found.transpose(1, 2)))
         out = layout.join(parts)

@@ -6,7 +6,7 @@ a cross-encoder's head reads; on CPUs the weights of linear layers are packed on
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -40,17 +40,16 @@ class PostNormEncoder(nn.Module):
         if self.project is not None:
             states = self.project(states)
         layout = Layout(batch)
-        *layers, last = self.layers
+        *layers, last = cast("list[_Layer]", list(self.layers))
         for layer in layers:
             states = layer(states, layout, deterministic)
-        first: torch.Tensor = last.first_tokens(states, layout, deterministic)
-        return first
+        return last.first_tokens(states, layout, deterministic)
 
     def pack(self) -> None:
         """Lays the weights out for the CPU's bf16 kernels; to be called when they have moved or changed dtype."""
         for part in self.modules():
             if isinstance(part, _Linear):
-                part.pack()
+                part.pack_weight()
 
 
 class _Linear(nn.Linear):
@@ -65,7 +64,7 @@ class _Linear(nn.Linear):
         self.bias = nn.Parameter(bias, requires_grad=False)
         self._packed: torch.Tensor | None = None
 
-    def pack(self) -> None:
+    def pack_weight(self) -> None:
         fits = self.weight.device.type == "cpu" and self.weight.dtype == torch.bfloat16 and _packs()
         self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), ROWS) if fits else None
 

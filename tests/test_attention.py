@@ -6,8 +6,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tiny_models
 import torch
-from sparring.rerank.attention import Layout, packed_attention, packed_kwargs
+from sparring.rerank.attention import PACKED, Layout, packed_attention, packed_kwargs, register
 from sparring.rerank.batching import Batch
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -55,3 +56,31 @@ def test_buckets_hold_every_token_once_and_join_in_order() -> None:
     numbers = torch.arange(6)
     assert layout.join_sequences([numbers[b.sequences] for b in layout.buckets]).tolist() == numbers.tolist()
     assert all(not bucket.rows(values)[~bucket.mask[:, 0, 0]].any() for bucket in layout.buckets)
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "bert", "electra", "xlm-roberta", "roberta", "modernbert"])
+def test_packed_models_equal_padded_ones(kind: str) -> None:
+    from transformers import AutoModel, Qwen3Config
+
+    torch.manual_seed(0)
+    if kind == "qwen3":
+        config = Qwen3Config(**tiny_models.SIZES, vocab_size=90, num_key_value_heads=2, head_dim=8)
+    else:
+        config = tiny_models.classifier_config(kind, 90, pad=1)
+    model = AutoModel.from_config(config, attn_implementation="sdpa").eval()
+    tiny_models.enlarge(model, 4.0)
+    lengths = [40, 33, 33, 21, 2]
+    first = 2 if "roberta" in kind else 0
+    ids = torch.randint(5, 90, (sum(lengths),))
+    positions = torch.cat([torch.arange(first, first + n) for n in lengths])
+    parts = ids.split(lengths)
+    padded = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=1)
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(p) for p in parts], batch_first=True)
+    options = {"use_cache": False} if kind == "qwen3" else {}
+    register()
+    with torch.inference_mode():
+        expected = model(input_ids=padded, attention_mask=mask, **options).last_hidden_state[mask.bool()]
+        model.set_attn_implementation(PACKED)
+        kwargs = packed_kwargs(batch_of(lengths))
+        found = model(input_ids=ids[None], position_ids=positions[None], **options, **kwargs).last_hidden_state
+    torch.testing.assert_close(found[0], expected, atol=1e-5, rtol=0)
