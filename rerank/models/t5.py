@@ -8,6 +8,7 @@ ties this embedding to the input's and scales decoder states by d^-0.5. Nogueira
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,39 +24,57 @@ from . import fingerprint, load_pretrained, load_tokenizer
 Kind = Literal["mono", "duo", "rank"]
 TRUE, FALSE, EXTRA_10 = "\u2581true", "\u2581false", "<extra_id_10>"
 
+
+def _named(words: tuple[Kind, str, str], owner: str, names: str) -> dict[str, tuple[Kind, str, str]]:
+    return {f"{owner}/{name}": words for name in names.split()}
+
+
 CHECKPOINTS: dict[str, tuple[Kind, str, str]] = {
-    **{
-        f"castorini/monot5-{size}-msmarco{steps}": ("mono", TRUE, FALSE)
-        for size in ("base", "large", "3b")
-        for steps in ("", "-10k")
-    },
-    "castorini/monot5-base-med-msmarco": ("mono", TRUE, FALSE),
-    "castorini/monot5-3b-med-msmarco": ("mono", TRUE, FALSE),
-    "castorini/duot5-base-msmarco": ("duo", TRUE, FALSE),
-    "castorini/duot5-base-msmarco-10k": ("duo", TRUE, FALSE),
-    "castorini/duot5-3b-msmarco": ("duo", TRUE, FALSE),
-    "castorini/duot5-3b-med-msmarco": ("duo", TRUE, FALSE),
-    "Soyoung97/RankT5-base": ("rank", EXTRA_10, EXTRA_10),
-    "Soyoung97/RankT5-large": ("rank", EXTRA_10, EXTRA_10),
-    "Soyoung97/RankT5-3b": ("rank", EXTRA_10, EXTRA_10),
-    "unicamp-dl/mt5-base-mmarco-v2": ("mono", "\u2581yes", "\u2581no"),
-    "unicamp-dl/mt5-13b-mmarco-100k": ("mono", TRUE, "\u2581"),
-    "unicamp-dl/mt5-3B-mmarco-en-pt": ("mono", TRUE, "\u2581"),
-    "unicamp-dl/ptt5-base-pt-msmarco-100k-v2": ("mono", "\u2581sim", "\u2581não"),
-    "unicamp-dl/monoptt5-base": ("mono", "\u2581Sim", "\u2581Não"),
-    "unicamp-dl/monoptt5-large": ("mono", "\u2581Sim", "\u2581Não"),
-    "unicamp-dl/monoptt5-3b": ("mono", "\u2581Sim", "\u2581Não"),
-    "Dundalia/TWOLAR-xl": ("mono", TRUE, FALSE),
-    "Dundalia/TWOLAR-large": ("mono", TRUE, FALSE),
+    **_named(
+        ("mono", TRUE, FALSE),
+        "castorini",
+        "monot5-small-msmarco-10k monot5-small-msmarco-100k monot5-base-msmarco monot5-base-msmarco-10k "
+        "monot5-large-msmarco monot5-large-msmarco-10k monot5-3b-msmarco monot5-3b-msmarco-10k "
+        "monot5-base-med-msmarco monot5-3b-med-msmarco",
+    ),
+    **_named(
+        ("duo", TRUE, FALSE),
+        "castorini",
+        "duot5-base-msmarco duot5-base-msmarco-10k duot5-3b-msmarco duot5-3b-med-msmarco",
+    ),
+    **_named(("rank", EXTRA_10, EXTRA_10), "Soyoung97", "RankT5-base RankT5-large RankT5-3b"),
+    **_named(("mono", TRUE, FALSE), "unicamp-dl", "InRanker-small InRanker-base InRanker-3B"),
+    **_named(("mono", TRUE, FALSE), "Dundalia", "TWOLAR-large TWOLAR-xl"),
+    **_named(
+        ("mono", "\u2581yes", "\u2581no"),
+        "unicamp-dl",
+        "mt5-base-en-msmarco mt5-base-mmarco-v1 mt5-base-mmarco-v2 mt5-base-en-pt-msmarco-v1 "
+        "mt5-base-en-pt-msmarco-v2",
+    ),
+    **_named(("mono", TRUE, "\u2581"), "unicamp-dl", "mt5-3B-mmarco-en-pt mt5-13b-mmarco-100k"),
+    **_named(
+        ("mono", "\u2581sim", "\u2581não"),
+        "unicamp-dl",
+        "ptt5-base-pt-msmarco-10k-v1 ptt5-base-pt-msmarco-10k-v2 ptt5-base-pt-msmarco-100k-v1 "
+        "ptt5-base-pt-msmarco-100k-v2 ptt5-base-en-pt-msmarco-10k-v1 ptt5-base-en-pt-msmarco-100k-v2",
+    ),
+    **_named(
+        ("mono", "\u2581Sim", "\u2581Não"),
+        "unicamp-dl",
+        "monoptt5-small monoptt5-base monoptt5-large monoptt5-3b",
+    ),
 }
+"""Name on the hub → kind and the tokens that mean relevant and not."""
 BY_FOLDER = {name.rpartition("/")[2]: entry for name, entry in CHECKPOINTS.items()}
 """A folder is recognised by its last component where that is the checkpoint's name on the hub."""
 
-WORDS: dict[Kind, tuple[str, ...]] = {
-    "mono": ("Query:", "{query}", "Document:", "{0}", "Relevant:"),
-    "duo": ("Query:", "{query}", "Document0:", "{0}", "Document1:", "{1}", "Relevant:"),
-    "rank": ("Query:", "{query}", "Document:", "{0}"),
+PROMPTS: dict[str, str] = {
+    "mono": "Query: {query} Document: {a} Relevant:",
+    "duo": "Query: {query} Document0: {a} Document1: {b} Relevant:",
+    "rank": "Query: {query} Document: {a}",
 }
+PORTUGUESE = "Pergunta: {query} Documento: {a} Relevante:"
+SLOTS = {"{query}": Text("query"), "{a}": Text("passage", 0), "{b}": Text("passage", 1)}
 
 
 class T5Reranker:
@@ -65,13 +84,20 @@ class T5Reranker:
     first_position = 0
 
     def __init__(
-        self, checkpoint: Checkpoint, module: Any, tokenizer: Any, kind: Kind, words: tuple[str, str], length: int
+        self,
+        checkpoint: Checkpoint,
+        module: Any,
+        tokenizer: Any,
+        kind: Kind,
+        words: tuple[str, str],
+        prompt: str,
+        length: int,
     ) -> None:
         config = module.config
         self.name = checkpoint.name
         self.width: int | None = 2 if kind == "duo" else 1
         self.tokenizer = tokenizer
-        self.template = template(tokenizer, kind)
+        self.template = template(tokenizer, prompt)
         self.truncation = Truncation(length)
         self.pad_id = int(config.pad_token_id)
         self.start = int(config.decoder_start_token_id or config.pad_token_id)
@@ -79,8 +105,7 @@ class T5Reranker:
         ids = [token_id(checkpoint, tokenizer, word) for word in words]
         rows = module.lm_head.weight.detach()[ids].float()
         self.head = rows[0] if kind == "rank" else rows[0] - rows[1]
-        tied = bool(getattr(config, "scale_decoder_outputs", config.tie_word_embeddings))
-        self.scale = float(config.d_model) ** -0.5 if tied else 1.0
+        self.scale = float(config.d_model) ** -0.5 if scales_states(config) else 1.0
         self.fingerprint = fingerprint(checkpoint, self.template, self.truncation, kind, words)
 
     def place(self, device: torch.device, dtype: torch.dtype, deterministic: bool = False) -> None:
@@ -104,16 +129,21 @@ class T5Reranker:
         return scores
 
 
-def template(tokenizer: Any, kind: Kind) -> Template:
-    """The family's prompt; SentencePiece splits at spaces, so pieces tokenised alone join exactly."""
+def scales_states(config: Any) -> bool:
+    """Whether decoder states are multiplied by d^-0.5 before the head: T5 1.0 does, T5 1.1 and mT5 do not."""
+    if config.model_type == "t5":
+        return bool(config.scale_decoder_outputs)
+    return config.model_type == "umt5" and bool(config.tie_word_embeddings)
+
+
+def template(tokenizer: Any, prompt: str) -> Template:
+    """The template of a prompt; SentencePiece splits at spaces, so pieces tokenised alone join exactly."""
     slots: list[Slot] = []
-    for word in WORDS[kind]:
-        if word == "{query}":
-            slots.append(Text("query"))
-        elif word.startswith("{"):
-            slots.append(Text("passage", int(word.strip("{}"))))
-        else:
-            slots.append(Constant(tuple(tokenizer(word, add_special_tokens=False)["input_ids"])))
+    for part in re.split(r" *(\{(?:query|a|b)\}) *", prompt):
+        if part in SLOTS:
+            slots.append(SLOTS[part])
+        elif part:
+            slots.append(Constant(tuple(tokenizer(part, add_special_tokens=False)["input_ids"])))
     slots.append(Constant((int(tokenizer.eos_token_id),)))
     return Template(tuple(slots))
 
@@ -129,16 +159,27 @@ def token_id(checkpoint: Checkpoint, tokenizer: Any, word: str) -> int:
 @families.register("t5")
 @dataclass(frozen=True)
 class T5:
-    """monoT5, duoT5, RankT5 and their relatives: prompts to an encoder-decoder, scored from one decoder step."""
+    """monoT5, duoT5, RankT5 and their relatives: prompts to an encoder-decoder, scored from one decoder step.
+
+    ``true`` and ``false`` are tokens (``\u2581yes``), ``prompt`` a line with {query}, {a} and, for duo, {b}; what
+    is not given comes from the table of checkpoints, else it is that of monoT5, duoT5 or RankT5.
+    """
 
     kind: Literal["auto", "mono", "duo", "rank"] = "auto"
     true: str | None = None
     false: str | None = None
+    prompt: str | None = None
     max_length: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_length is not None and self.max_length < 16:
             raise ValueError("max_length must be at least 16")
+        if self.prompt is not None:
+            found = sorted(re.findall(r"\{\w*\}", self.prompt))
+            if found not in (["{a}", "{query}"], ["{a}", "{b}", "{query}"]):
+                raise ValueError(
+                    f"prompt {self.prompt!r} must hold {{query}}, {{a}} and, for duo, {{b}}, each once"
+                )
 
     def claims(self, checkpoint: Checkpoint) -> bool:
         """Checkpoints of the table of names; a T5 of another name could be anything."""
@@ -164,7 +205,12 @@ class T5:
         words = (self.true or default[0], self.false or default[1])
         module = load_pretrained(AutoModelForSeq2SeqLM, checkpoint)
         tokenizer = load_tokenizer(checkpoint)
-        return T5Reranker(checkpoint, module, tokenizer, kind, words, self.max_length or 512)
+        prompt = self.prompt or (PORTUGUESE if words[0] == "\u2581Sim" else PROMPTS[kind])
+        if ("{b}" in prompt) != (kind == "duo"):
+            raise InputError(
+                f"{checkpoint.name}: the prompt of kind {kind} {'needs' if kind == 'duo' else 'has no'} {{b}}"
+            )
+        return T5Reranker(checkpoint, module, tokenizer, kind, words, prompt, self.max_length or 512)
 
 
 def entry(checkpoint: Checkpoint) -> tuple[Kind, str, str] | None:
