@@ -205,12 +205,14 @@ class Batch:
         columns = np.arange(width)
         lengths = self.lengths[:, None]
         host = columns < lengths if side == "right" else columns >= width - lengths
-        mask = torch.from_numpy(host).to(self.input_ids.device, non_blocking=True)
+        device = self.input_ids.device
+        mask = torch.from_numpy(host).to(device, non_blocking=True)
+        places = torch.from_numpy(np.flatnonzero(host)).to(
+            device, non_blocking=True
+        )  # no wait for a count of mask
 
         def fill(values: torch.Tensor, empty: int) -> torch.Tensor:
-            rows = values.new_full((count, width), empty)
-            rows[mask] = values
-            return rows
+            return values.new_full((count * width,), empty).index_copy_(0, places, values).view(count, width)
 
         return Padded(fill(self.input_ids, pad_id), mask, fill(self.positions, 0), fill(self.segments, 0))
 

@@ -150,7 +150,8 @@ def _from_hub(name: str, revision: str | None) -> Path:
 
     try:
         cached = Path(snapshot_download(name, revision=revision, allow_patterns=FILES, local_files_only=True))
-        if (cached / "config.json").is_file() and any(cached.glob("*.safetensors")):
+        whole = (cached / "config.json").is_file() and any(cached.glob("*.safetensors"))
+        if whole or constants.HF_HUB_OFFLINE:  # offline, what is missing is named when the files are checked
             return cached
     except LocalEntryNotFoundError:
         pass

@@ -6,15 +6,18 @@ import gzip
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tiny_models
 import torch
 from safetensors.torch import load_file, save_file
+from sparring.rerank.checkpoints import Checkpoint
 from sparring.rerank.engine import Engine, open_scorer
 from sparring.rerank.errors import InputError, MissingResourceError, UsageError
 from sparring.rerank.models import load
+from sparring.rerank.registry import families
 from sparring.rerank.vocabulary import Candidates, Scorer
 
 KINDS = tuple(tiny_models.TOKENIZERS)
@@ -224,6 +227,33 @@ def test_the_family_is_never_guessed(tmp_path: Path) -> None:
         load(str(folder), family="sequence_clasification")
     with pytest.raises(UsageError, match="unknown option of sequence_classification 'colour'"):
         load(str(folder), family="sequence_classification", colour=3)
+
+
+def test_a_cached_model_of_the_hub_needs_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # the suite refuses every connection
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    home = tmp_path / "models--some--reranker"
+    (home / "refs").mkdir(parents=True)
+    (home / "refs" / "main").write_text(commit)
+    tiny_models.save_classifier(home / "snapshots" / commit, "bert")
+    model = load("some/reranker")
+    assert model.name == "some/reranker"
+    assert model.fingerprint == load("some/reranker", revision=commit).fingerprint
+    (home / "snapshots" / commit / "model.safetensors").rename(home / "snapshots" / commit / "pytorch_model.bin")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match=r"pytorch_model\.bin: pickled weights"):
+        load("some/reranker")
+
+
+@pytest.mark.parametrize(("name", "family"), list(families))
+def test_every_family_can_be_asked_about_any_checkpoint(name: str, family: Any, tmp_path: Path) -> None:
+    strange = Checkpoint("strange", tmp_path, {"model_type": "resnet", "architectures": ["ResNetModel"]}, ())
+    assert family.__doc__ and not family().claims(strange)
+    assert not family().claims(Checkpoint("empty", tmp_path, {}, ()))
+    assert str(families.parse(name)) == name
 
 
 @pytest.fixture(scope="module")
