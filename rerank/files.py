@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import gzip
 import hashlib
 import io
@@ -11,6 +12,7 @@ import platform
 import shlex
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
@@ -37,7 +39,8 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     ``mode`` is "w" (UTF-8 text, LF line ends) or "wb". Text under a name that ends in ``.gz`` is compressed
     without a time stamp, so that equal content gives equal bytes.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    _sweep(path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{_prefix(path)}{os.getpid()}.", suffix=".tmp")
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as raw:
@@ -66,6 +69,24 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _prefix(path: Path) -> str:
+    """How temporary files of ``path`` begin: the host stands in the name, so that each sweeps its own."""
+    return f".{path.name}.{zlib.crc32(platform.node().encode()):08x}-"
+
+
+def _sweep(path: Path) -> None:
+    """Removes the temporary files that killed processes of this host left beside ``path``."""
+    prefix = _prefix(path)
+    for leftover in path.parent.glob(f"{glob.escape(prefix)}*.tmp"):
+        pid = leftover.name.removeprefix(prefix).partition(".")[0]
+        try:
+            os.kill(int(pid), 0)
+        except (ProcessLookupError, OverflowError):
+            leftover.unlink(missing_ok=True)
+        except (PermissionError, ValueError):
+            continue
 
 
 def _sync_folder(folder: Path) -> None:

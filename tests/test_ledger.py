@@ -422,3 +422,24 @@ def test_an_output_is_whole_or_absent_when_the_rename_fails(tmp_path, monkeypatc
     with faulty_files(monkeypatch, torn_rename=True), pytest.raises(OSError), atomic_write(tmp_path / "x") as out:
         out.write("content")
     assert os.listdir(tmp_path) == []
+
+
+def test_the_next_write_sweeps_what_a_killed_process_left_and_nothing_else(tmp_path):
+    code = """
+from sparring.rerank.files import atomic_write
+with atomic_write(Path(sys.argv[1])) as out:
+    out.write("half"); print("open", flush=True); time.sleep(60)
+"""
+    killed, alive = child(code, tmp_path / "x"), child(code, tmp_path / "x")
+    assert killed.stdout.readline() == alive.stdout.readline() == "open\n"
+    killed.kill()
+    killed.communicate()
+    assert len(os.listdir(tmp_path)) == 2
+    with atomic_write(tmp_path / "x") as out:
+        out.write("whole")
+    assert sorted(name[0] for name in os.listdir(tmp_path)) == [".", "x"]
+    alive.kill()
+    alive.communicate()
+    with atomic_write(tmp_path / "x") as out:
+        out.write("whole")
+    assert os.listdir(tmp_path) == ["x"]
