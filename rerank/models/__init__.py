@@ -1,7 +1,8 @@
 """Model families: one file each, holding everything a family's forward pass needs.
 
 A family is a frozen dataclass in `sparring.rerank.registry.families` with ``claims(checkpoint) -> bool``, decided
-from the checkpoint's config and an explicit table of names, and ``load(checkpoint) -> Model``.
+from the checkpoint's config and an explicit table of names, and ``load(checkpoint) -> Model``. A checkpoint can
+say itself what it is: ``"sparring_family": "duo(segments=3)"`` in its ``config.json``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     import torch
 
     from ..batching import Batch
+
+
+FAMILY_KEY = "sparring_family"
+"""The key of ``config.json`` under which a checkpoint states its family as a spec string."""
 
 
 class Model(Protocol):
@@ -179,6 +184,9 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
 
 
 def _claimant(checkpoint: Checkpoint) -> Any:
+    stated = checkpoint.config.get(FAMILY_KEY)
+    if stated is not None:
+        return families.parse(str(stated))
     claims = [name for name, cls in families if cls().claims(checkpoint)]
     if len(claims) == 1:
         return families.parse(claims[0])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
@@ -18,26 +18,47 @@ from ..checkpoints import Checkpoint
 from ..encoder import POST_NORM, PostNormEncoder
 from ..errors import InputError
 from ..registry import families
-from ..templates import Truncation, pair_template
+from ..templates import Template, Truncation, pair_template
 from . import clamp_length, fingerprint, load_pretrained, load_tokenizer
 
 ROBERTA = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert"})
 PACKABLE = ROBERTA | {"bert", "electra", "modernbert"}
 SUPPORTED = PACKABLE | {"deberta-v2"}
+ARCHITECTURES = frozenset(
+    f"{body}ForSequenceClassification"
+    for body in (
+        "Bert",
+        "Electra",
+        "Roberta",
+        "XLMRoberta",
+        "XLMRobertaXL",
+        "Camembert",
+        "ModernBert",
+        "DebertaV2",
+    )
+)
 
 
 class SequenceClassifier:
-    """A cross-encoder with a classification head; see `sparring.rerank.models.Model`."""
+    """A cross-encoder with a classification head; see `sparring.rerank.models.Model`.
 
-    width = 1
+    ``template`` is that of a query and one passage unless another is given; its passages are the model's width.
+    """
 
     def __init__(
-        self, checkpoint: Checkpoint, module: Any, tokenizer: Any, truncation: Truncation, first_position: int
+        self,
+        checkpoint: Checkpoint,
+        module: Any,
+        tokenizer: Any,
+        truncation: Truncation,
+        first_position: int,
+        template: Template | None = None,
     ) -> None:
         config = module.config
         self.name = checkpoint.name
         self.tokenizer = tokenizer
-        self.template = pair_template(tokenizer, getattr(config, "type_vocab_size", 0) > 1)
+        self.template = template or pair_template(tokenizer, getattr(config, "type_vocab_size", 0) > 1)
+        self.width: int | None = self.template.passages
         self.truncation = truncation
         self.first_position = first_position
         self.packed = config.model_type in PACKABLE
@@ -108,47 +129,44 @@ def detach_head(module: Any) -> tuple[Callable[[torch.Tensor], torch.Tensor], li
     return lambda x: classifier(x[:, None]), [classifier]
 
 
+def is_classifier(checkpoint: Checkpoint) -> bool:
+    """Whether the config names an encoder with a classification head that this module can run."""
+    return checkpoint.architecture in ARCHITECTURES and checkpoint.model_type in SUPPORTED
+
+
+def load_classifier(checkpoint: Checkpoint, max_length: int | None) -> tuple[Any, Any, Truncation, int]:
+    """Module, tokenizer, truncation and first position of a classifier with one or two labels, else InputError."""
+    from transformers import AutoModelForSequenceClassification
+
+    if checkpoint.model_type not in SUPPORTED:
+        raise InputError(
+            f"{checkpoint.name}: model_type {checkpoint.model_type!r} is no encoder of this family "
+            f"({', '.join(sorted(SUPPORTED))})"
+        )
+    module = load_pretrained(AutoModelForSequenceClassification, checkpoint)
+    if module.config.num_labels not in (1, 2):
+        raise InputError(
+            f"{checkpoint.name}: the head has {module.config.num_labels} labels; a reranker has 1 or 2"
+        )
+    tokenizer = load_tokenizer(checkpoint)
+    config = module.config
+    first = config.pad_token_id + 1 if checkpoint.model_type in ROBERTA else 0
+    limit = config.max_position_embeddings - first
+    length = clamp_length(max_length, limit, tokenizer.model_max_length)
+    return module, tokenizer, Truncation(length), first
+
+
 @families.register("sequence_classification")
 @dataclass(frozen=True)
 class SequenceClassification:
     """Cross-encoders of one or two labels on BERT, ELECTRA, RoBERTa/XLM-R, ModernBERT and DeBERTa-v2."""
 
-    ARCHITECTURES: ClassVar[frozenset[str]] = frozenset(
-        f"{body}ForSequenceClassification"
-        for body in (
-            "Bert",
-            "Electra",
-            "Roberta",
-            "XLMRoberta",
-            "XLMRobertaXL",
-            "Camembert",
-            "ModernBert",
-            "DebertaV2",
-        )
-    )
     max_length: int | None = None
 
     def claims(self, checkpoint: Checkpoint) -> bool:
-        """Checkpoints whose config names one of the architectures."""
-        return checkpoint.architecture in self.ARCHITECTURES and checkpoint.model_type in SUPPORTED
+        """Checkpoints whose config names one of the architectures; a third token type means pairs (see `duo`)."""
+        return is_classifier(checkpoint) and checkpoint.config.get("type_vocab_size", 2) < 3
 
     def load(self, checkpoint: Checkpoint) -> SequenceClassifier:
         """Loads the checkpoint; its head must have one or two labels."""
-        from transformers import AutoModelForSequenceClassification
-
-        if checkpoint.model_type not in SUPPORTED:
-            raise InputError(
-                f"{checkpoint.name}: model_type {checkpoint.model_type!r} is no encoder of this family "
-                f"({', '.join(sorted(SUPPORTED))})"
-            )
-        module = load_pretrained(AutoModelForSequenceClassification, checkpoint)
-        if module.config.num_labels not in (1, 2):
-            raise InputError(
-                f"{checkpoint.name}: the head has {module.config.num_labels} labels; a reranker has 1 or 2"
-            )
-        tokenizer = load_tokenizer(checkpoint)
-        config = module.config
-        first = config.pad_token_id + 1 if checkpoint.model_type in ROBERTA else 0
-        limit = config.max_position_embeddings - first
-        length = clamp_length(self.max_length, limit, tokenizer.model_max_length)
-        return SequenceClassifier(checkpoint, module, tokenizer, Truncation(length), first)
+        return SequenceClassifier(checkpoint, *load_classifier(checkpoint, self.max_length))
