@@ -12,7 +12,10 @@ from .registry import unknown
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ALIASES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-CPU_TOKENS, CUDA_TOKENS = 1024, 32768  # CPU: activations stay in the cache; CUDA: launches are amortised
+CPU_TOKENS, CUDA_TOKENS = (
+    1024,
+    32768,
+)  # per CPU thread: activations stay in its cache; CUDA: launches are amortised
 
 
 def choose_device(name: str) -> torch.device:
@@ -49,7 +52,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 def default_budget(device: torch.device) -> int:
     """Tokens of one batch."""
-    return CUDA_TOKENS if device.type == "cuda" else CPU_TOKENS
+    return CUDA_TOKENS if device.type == "cuda" else CPU_TOKENS * min(torch.get_num_threads(), 8)
 
 
 @cache

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -66,6 +67,7 @@ class Engine:
         self._progress = progress
         self._check = SelfCheck(model.name)
         self._store = self._new_store()
+        _check_precision(model, self.dtype)
         model.place(self.device, self.dtype, deterministic)
 
     @property
@@ -267,6 +269,21 @@ class _Scored:
     groups: NDArray[np.int64]
     scores: torch.Tensor
     quarantined: bool = False
+
+
+_lowered: WeakKeyDictionary[Model, torch.dtype] = WeakKeyDictionary()
+
+
+def _check_precision(model: Model, dtype: torch.dtype) -> None:
+    """Refuses weights that another engine has rounded to another precision: their fingerprint would be a lie."""
+    before = _lowered.get(model, dtype)
+    if before != dtype:
+        raise UsageError(
+            f"{model.name}: its weights were rounded to {dtype_name(before)} by another engine; load the model "
+            f"again to use {dtype_name(dtype)}"
+        )
+    if dtype != torch.float32:
+        _lowered[model] = dtype
 
 
 def _unknown(outcomes: Outcomes) -> NDArray[np.bool_]:

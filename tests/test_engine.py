@@ -239,6 +239,16 @@ def test_wrong_groups_are_errors(folder: Path) -> None:
     assert engine([], []) == []
 
 
+def test_rounded_weights_are_not_passed_off_as_full_precision(folder: Path) -> None:
+    model = load(str(folder))
+    Engine(model, device="cpu", dtype="float32", progress=False)
+    Engine(model, device="cpu", dtype="bfloat16", progress=False)
+    with pytest.raises(
+        UsageError, match="rounded to bfloat16 by another engine; load the model again to use float32"
+    ):
+        Engine(model, device="cpu", dtype="float32", progress=False)
+
+
 def test_devices_and_dtypes_are_checked(folder: Path) -> None:
     for options, message in (
         ({"device": "tpu"}, "unknown device 'tpu'"),
