@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import tempfile
@@ -51,7 +52,9 @@ class SentenceTransformers:
 
         options: dict[str, Any] = {}
         if dtype != "float32":
-            options["model_kwargs"] = {"dtype": getattr(torch, dtype), "attn_implementation": "sdpa"}
+            flash = device.type == "cuda" and importlib.util.find_spec("flash_attn") is not None
+            kernel = "flash_attention_2" if flash else "sdpa"
+            options["model_kwargs"] = {"dtype": getattr(torch, dtype), "attn_implementation": kernel}
         self._model = CrossEncoder(str(folder), device=str(device), max_length=max_length, **options)
         self._device, self._max_length = device, max_length
         self.name, self.dtype, self.batch = name, dtype, batch

@@ -26,7 +26,10 @@ NDCG_BAR = 0.001
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The result of one contender; rates are medians, ``max_difference`` and ``tau`` against fp32."""
+    """The result of one contender; rates are medians, ``max_difference`` and ``tau`` against fp32.
+
+    ``gflops`` is the rate of the forward passes alone where they were timed alone, else of the whole.
+    """
 
     name: str
     settings: str

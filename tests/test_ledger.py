@@ -196,6 +196,31 @@ def test_another_configuration_is_refused_by_the_fields_that_differ_unless_fresh
     assert [entry.groups for entry in held] == [6, 6]
 
 
+def test_an_engine_computes_what_is_missing_and_repeats_what_is_not(tmp_path):
+    from sparring.rerank.engine import Engine
+    from sparring.rerank.models import load
+    from tiny_models import save_classifier
+
+    model = load(str(save_classifier(tmp_path / "model", "bert")))
+    topics, some, all_ = topics_of(3, 12), [groups_of(1, 12)[::2]] * 3, [groups_of(1, 12)] * 3
+    engine = Engine(model, device="cpu", dtype="float32", progress=False)
+    with Ledger.open(tmp_path / "ledger") as ledger:
+        first = ledger.wrap(engine)(topics, some)
+    assert engine.stats.batches
+    again = Engine(model, device="cpu", dtype="float32", progress=False)
+    with Ledger.open(tmp_path / "ledger") as ledger:
+        recorded = ledger.wrap(again)
+        answers = recorded(topics, all_)
+        assert (recorded.asked, recorded.hits) == (18, 18)
+        assert ledger.describe()[0].fields["dtype"] == "float32"
+        bfloat = Engine(model, device="cpu", dtype="bfloat16", progress=False)
+        with pytest.raises(InputError, match="dtype is float32 there and bfloat16 here"):
+            ledger.wrap(bfloat)
+    assert again.stats.computed < engine.stats.computed * 1.5  # the other half, not everything
+    for answer, half in zip(answers, first, strict=True):
+        assert answer[::2].tobytes() == half.tobytes() and not np.isnan(answer).any()
+
+
 def test_only_the_topics_at_work_are_in_memory(tmp_path):
     with Ledger.open(tmp_path / "ledger") as ledger:
         recorded = ledger.wrap(FaultyScorer(1))
