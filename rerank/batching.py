@@ -145,17 +145,22 @@ def build_sequences(
     """Lays out one sequence per row from entries of the store: query (S,) and passages (S, p)."""
     query_kept, passages_kept = truncation.fit(template.overhead, store.lengths[query], store.lengths[passages])
     shape = (len(query), len(template.slots))
-    starts, pieces = np.empty(shape, np.int64), np.empty(shape, np.int64)
+    starts, pieces, cut = np.empty(shape, np.int64), np.empty(shape, np.int64), np.zeros(shape, np.bool_)
     for column, slot in enumerate(template.slots):
         if isinstance(slot, Constant):
             entry = store.constant(slot.ids)
             starts[:, column] = store.starts[entry]
             pieces[:, column] = len(slot.ids)
+            if slot.after_cut is not None:
+                pieces[:, column] *= cut[:, slot.after_cut]
         elif slot.role == "query":
             starts[:, column], pieces[:, column] = store.starts[query], query_kept
+            cut[:, column] = query_kept < store.lengths[query]
         else:
-            starts[:, column] = store.starts[passages[:, slot.index]]
+            entries = passages[:, slot.index]
+            starts[:, column] = store.starts[entries]
             pieces[:, column] = passages_kept[:, slot.index]
+            cut[:, column] = passages_kept[:, slot.index] < store.lengths[entries]
     return Sequences(
         starts=starts,
         pieces=pieces,
@@ -168,6 +173,20 @@ def build_sequences(
 
 
 @dataclass(frozen=True, slots=True)
+class Beginnings:
+    """What sequences have in common: the first ``lengths`` (S,) tokens are equal where ``group`` (S,) is."""
+
+    lengths: NDArray[np.int64]
+    group: NDArray[np.int64]
+
+    @property
+    def repeated(self) -> int:
+        """Tokens that stand in the batch more than once."""
+        _, first = np.unique(self.group, return_index=True)
+        return int(self.lengths.sum() - self.lengths[first].sum())
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Sequences one after the other without padding, as the models take them.
 
@@ -177,6 +196,7 @@ class Batch:
         lengths: the lengths of the sequences, on the host, (S,).
         groups: group g owns sequences ``groups[g]:groups[g + 1]``, on the host, (G + 1,).
         queries: a number per sequence, equal where the query is the same, on the host, (S,).
+        beginnings: common beginnings of sequences, where the template is batched by query.
     """
 
     input_ids: torch.Tensor
@@ -186,6 +206,7 @@ class Batch:
     lengths: NDArray[np.int64]
     groups: NDArray[np.int64]
     queries: NDArray[np.int64]
+    beginnings: Beginnings | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The batch with its tensors on ``device``; from pinned memory the copy does not block."""
@@ -253,19 +274,36 @@ def gather(
         lengths=lengths,
         groups=np.concatenate([[0], edges, [len(rows)]]).astype(np.int64),
         queries=sequences.query[rows],
+        beginnings=_beginnings(pieces[:, : template.beginning], sequences.query[rows], lengths)
+        if template.by_query
+        else None,
     )
 
 
+def _beginnings(pieces: NDArray[np.int64], query: NDArray[np.int64], lengths: NDArray[np.int64]) -> Beginnings:
+    """Sequences whose pieces before the first passage are the same; the last token of a sequence is its own."""
+    common = np.minimum(pieces.sum(axis=1), lengths - 1)
+    _, group = np.unique(np.column_stack([query, common, pieces]), axis=0, return_inverse=True)
+    return Beginnings(common, group.reshape(-1))
+
+
 def plan(
-    tokens: NDArray[np.int64], longest: NDArray[np.int64], members: NDArray[np.int64], budget: int, padded: bool
+    tokens: NDArray[np.int64],
+    longest: NDArray[np.int64],
+    members: NDArray[np.int64],
+    budget: int,
+    padded: bool,
+    query: NDArray[np.int64] | None = None,
 ) -> Iterator[NDArray[np.int64]]:
     """Groups of each batch: sorted by length, longest first, filled up to ``budget`` tokens (one group at least).
 
     Args:
         tokens, longest, members: of each group its tokens, those of its longest sequence, its sequences, (G,).
         padded: count a batch as rows of its longest sequence instead of true tokens.
+        query: sort by this first, so that groups of one query come together, (G,).
     """
-    order = np.lexsort((np.arange(len(tokens)), -tokens, -longest))
+    first = np.zeros_like(tokens) if query is None else query
+    order = np.lexsort((np.arange(len(tokens)), -tokens, -longest, first))
     cost, count = np.cumsum(tokens[order]), np.cumsum(members[order])
     start = 0
     while start < len(order):

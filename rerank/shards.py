@@ -76,6 +76,7 @@ class Shard:
             members,
             budget,
             not self.model.packed,
+            self.sequences.query[starts] if self.model.template.by_query and self.model.packed else None,
         )
 
 

@@ -55,6 +55,8 @@ class EngineStats:
         """Adds a batch that went through the model."""
         tokens = len(batch.input_ids)
         self.batches += 1
+        if packed and batch.beginnings is not None:
+            tokens -= batch.beginnings.repeated
         self.computed += tokens
         if not packed:
             self.padding += int(batch.lengths.max()) * len(batch.lengths) - tokens

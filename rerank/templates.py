@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -13,10 +13,14 @@ Lengths = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """Token ids that every input of the family holds at this place: separators, cues, chat frames."""
+    """Token ids that every input of the family holds at this place: separators, cues, chat frames.
+
+    ``after_cut``: only where the text of that slot was cut, and with it the text's suffix.
+    """
 
     ids: tuple[int, ...]
     segment: int = 0
+    after_cut: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +49,23 @@ class Template:
     """The slots of one input sequence, in order.
 
     ``per_member`` says that every member of a group has a sequence of its own (one passage slot, index 0), as in
-    a Set-Encoder; else a group is one sequence with as many passage slots as it has members.
+    a Set-Encoder; else a group is one sequence with as many passage slots as it has members. ``by_query`` puts
+    sequences of one query into the same batch, for models that compute their common beginning once.
     """
 
     slots: tuple[Slot, ...]
     per_member: bool = False
+    by_query: bool = field(default=False, repr=False)
 
     @property
     def passages(self) -> int:
         """Passages in one sequence."""
         return 1 + max(slot.index for slot in self.slots if isinstance(slot, Text) and slot.role == "passage")
+
+    @property
+    def beginning(self) -> int:
+        """Slots before the first passage: what they hold depends on the query alone."""
+        return next(i for i, slot in enumerate(self.slots) if isinstance(slot, Text) and slot.role == "passage")
 
     @property
     def overhead(self) -> int:
