@@ -20,6 +20,10 @@ Array = NDArray[np.float64]
 Positions = NDArray[np.int64]
 
 
+_TRUST = np.array([0.25, 0.5, 1.0, 2.0])
+"""Multiples of alpha that the outcomes choose from."""
+
+
 @register("bayes")
 @dataclass(frozen=True)
 class Bayes:
@@ -36,6 +40,8 @@ class Bayes:
         k: the cut-off that matters.
         alpha: how far one standard deviation of the first-stage scores moves the prior mean, in logits.
         precision: of that prior.
+        learn: let the outcomes decide, by the marginal likelihood, whether the prior deserves more or less
+            trust: alpha times 1/4, 1/2, 1 or 2.
         bias_precision: of the prior on the order bias.
         clip: outcomes are moved into [clip, 1 - clip], so that none is taken as certain.
         focus: a candidate's most matches in a round, in multiples of an even share.
@@ -50,6 +56,7 @@ class Bayes:
     k: int = 10
     alpha: float = 1.0
     precision: float = 1.0
+    learn: bool = True
     bias_precision: float = 1.0
     clip: float = 0.02
     focus: float = 3.0
@@ -70,8 +77,8 @@ class Bayes:
         n = len(prior)
         first, second = np.empty(0, np.int64), np.empty(0, np.int64)
         won = np.empty(0)
-        mean = self.alpha * zscore(prior)
-        belief = self._fit(first, second, won, mean, None)
+        standard = zscore(prior)
+        belief = self._fit(first, second, won, standard)
         open_pairs = np.triu(np.ones((n, n), np.bool_), 1)
         for size in self._sizes(n):
             drawn = _draw(belief, self.samples, rng)
@@ -85,7 +92,7 @@ class Bayes:
             said = answered((yield pairs.astype(np.int32)))
             first, second = np.append(first, pairs[:, 0]), np.append(second, pairs[:, 1])
             won = np.append(won, np.clip(said, self.clip, 1 - self.clip))
-            belief = self._fit(first, second, won, mean, belief)
+            belief = self._fit(first, second, won, standard)
         return np.argsort(-belief.strength[0], kind="stable").astype(np.int32)
 
     def at_budget(self, calls: int, n: int) -> Bayes:
@@ -98,25 +105,35 @@ class Bayes:
         shares = np.diff(np.linspace(0, total, self.rounds_ + 1).round().astype(int))
         return (int(share) for share in shares if share)
 
-    def _fit(
-        self, first: Positions, second: Positions, won: Array, mean: Array, start: Posterior | None
-    ) -> Posterior:
-        return fit(
-            np.array([0, len(first)]),
-            first,
-            second,
-            won,
-            mean[None, :],
+    def _fit(self, first: Positions, second: Positions, won: Array, standard: Array) -> Posterior:
+        """The posterior under the prior, of those in the grid, that makes the outcomes likeliest."""
+        trust = _TRUST if self.learn and len(won) else np.ones(1)
+        means = self.alpha * trust[:, None] * standard
+        count, edges = len(trust), len(first)
+        every = fit(
+            np.arange(count + 1) * edges,
+            np.tile(first, count),
+            np.tile(second, count),
+            np.tile(won, count),
+            means,
             precision=self.precision,
             bias_precision=self.bias_precision,
             covariance=True,
-            start=start,
             tolerance=1e-3,  # Newton is quadratic: what is left then is 1e-6
         )
+        covariance = _covariance(every)
+        margin = every.strength[:, first] - every.strength[:, second] + every.bias[:, None]
+        fitted = (won * margin - np.logaddexp(0, margin)).sum(axis=1)
+        away = self.precision * ((every.strength - means) ** 2).sum(axis=1) + self.bias_precision * every.bias**2
+        # Laplace: the log-determinant of the joint covariance is that of the marginal less the curve of the bias
+        win = expit(margin)
+        volume = np.linalg.slogdet(covariance)[1] - np.log((win * (1 - win)).sum(axis=1) + self.bias_precision)
+        best = int(np.argmax(fitted - away / 2 + volume / 2))
+        return Posterior(every.strength[best : best + 1], every.bias[best : best + 1], covariance[best : best + 1])
 
     def _value(self, belief: Posterior, discount: Array) -> Array:
         """What comparing each pair is worth, (n, n)."""
-        strength, covariance = belief.strength[0], _covariance(belief)
+        strength, covariance = belief.strength[0], _covariance(belief)[0]
         variance = np.diagonal(covariance)
         spread = np.maximum(variance[:, None] + variance - 2 * covariance, 0.0)
         if self.rule == "deviation":
@@ -166,15 +183,15 @@ class Dueling:
 
 
 def _covariance(belief: Posterior) -> Array:
+    """The covariance of every problem that was fitted, (Q, n, n)."""
     if belief.covariance is None:
         raise ValueError("the posterior was fitted without its covariance")
-    covariance: Array = belief.covariance[0]
-    return covariance
+    return belief.covariance
 
 
 def _draw(belief: Posterior, samples: int, rng: np.random.Generator) -> Array:
     """Strengths drawn from the posterior, (n, samples)."""
-    root = np.linalg.cholesky(_covariance(belief))
+    root = np.linalg.cholesky(_covariance(belief)[0])
     drawn: Array = belief.strength[0][:, None] + root @ rng.standard_normal((len(root), samples))
     return drawn
 
