@@ -15,7 +15,7 @@ from importlib.metadata import version
 def main() -> None:
     """Loads the model, warms it up on one topic, and times the whole list as often as asked."""
     import torch
-    from rerankers import Reranker
+    from rerankers import Reranker  # type: ignore[import-not-found]
 
     task = json.load(sys.stdin)
     torch.set_num_threads(task["threads"])

@@ -94,8 +94,9 @@ def quieten() -> None:
     """Keeps transformers' own bars and its report on the new head off stderr."""
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    quiet: Any = logging
+    quiet.disable_progress_bar()
+    quiet.set_verbosity_error()
 
 
 def chosen_pairs(options: Options) -> Pairs:

@@ -139,7 +139,8 @@ def test_a_killed_rerank_ends_in_the_bytes_of_an_uninterrupted_one(tmp_path, com
             with Ledger.open(ledger) as held:
                 kept.append(sum(configuration.groups for configuration in held.describe()))
         else:  # what the lives before had stored made this one short
-            assert code == 0 and broken.read_bytes() == whole.read_bytes()
+            assert code == 0, commands.said()
+            assert broken.read_bytes() == whole.read_bytes()
             broken.unlink()
     commands.start(*flags, "--output", broken, "--overwrite")
     assert commands.wait() == 0, commands.said()
