@@ -30,7 +30,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "aggregate": ("sparring.rerank.commands.aggregate", "turn stored preferences into a ranking"),
     "fuse": ("sparring.eval.fuse", "combine runs by scores or ranks"),
     "evaluate": ("sparring.eval.evaluate", "score runs against qrels, with significance tests"),
+    "bench": ("sparring.eval.bench", "play schedules on stored preferences: quality against comparisons"),
+    "simulate": ("sparring.eval.simulate", "preferences of a simulated judge on real qrels, for the bench"),
     "train": ("sparring.train.train", "train a reranker or retriever"),
+    "bench-throughput": ("sparring.eval.throughput", "measure pairs per second against other libraries"),
     "list": ("sparring.rerank.commands.list", "list the models, schedules, aggregators, losses or measures"),
     "doctor": ("sparring.rerank.commands.doctor", "say what is installed, cached and missing"),
 }
@@ -104,7 +107,7 @@ def _run(args: list[str]) -> int:
 
 
 def _help() -> str:
-    rows = "\n".join(f"  {name:<11}{text}" for name, (_, text) in COMMANDS.items())
+    rows = "\n".join(f"  {name:<17}{text}" for name, (_, text) in COMMANDS.items())
     return (
         "usage: sparring COMMAND [flags]      (sparring COMMAND --help lists the flags)\n\n"
         "Rerank with pointwise, sampled-pair and listwise models; train and benchmark them.\n\n"
