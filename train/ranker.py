@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..rerank.attention import PACKED, packed_kwargs, register
 from ..rerank.batching import Batch
@@ -35,22 +36,27 @@ class PointwiseRanker(nn.Module):
             is made; that is what training is for.
         max_length: tokens of one input sequence; by default what the checkpoint's positions allow.
         dropout: replaces the dropout of the checkpoint.
+        caching: keep no activations: each batch is computed again in the backward pass (gradient caching), so that
+            a list of any length needs the memory of one batch.
     """
 
-    def __init__(self, name: str, max_length: int | None = None, dropout: float | None = None) -> None:
+    def __init__(
+        self, name: str, max_length: int | None = None, dropout: float | None = None, caching: bool = False
+    ) -> None:
         super().__init__()
         from transformers import AutoModelForSequenceClassification
 
-        checkpoint = find(name)
-        if checkpoint.model_type not in SUPPORTED:
+        found = find(name)
+        if found.model_type not in SUPPORTED:
             raise InputError(
-                f"{name}: model_type {checkpoint.model_type!r} cannot be trained as a pointwise reranker "
+                f"{name}: model_type {found.model_type!r} cannot be trained as a pointwise reranker "
                 f"({', '.join(sorted(SUPPORTED))})"
             )
         self.name = name
-        self.tokenizer = load_tokenizer(checkpoint)
-        options = {} if dropout is None else _dropouts(checkpoint.config, dropout)
-        self.module = _quietly(AutoModelForSequenceClassification, checkpoint.folder, num_labels=1, **options)
+        self.caching = caching
+        self.tokenizer = load_tokenizer(found)
+        options = {} if dropout is None else _dropouts(found.config, dropout)
+        self.module = _quietly(AutoModelForSequenceClassification, found.folder, num_labels=1, **options)
         config = self.module.config
         first = config.pad_token_id + 1 if config.model_type in ROBERTA else 0
         length = clamp_length(max_length, config.max_position_embeddings - first)
@@ -70,6 +76,8 @@ class PointwiseRanker(nn.Module):
 
     def forward(self, batches: Sequence[Batch]) -> Tensor:
         """Raw fp32 scores of all sequences, in the order of the batches, (S,)."""
+        if self.caching and self.training:
+            return torch.cat([checkpoint(self._score, batch, use_reentrant=False) for batch in batches])
         return torch.cat([self._score(batch) for batch in batches])
 
     def _score(self, batch: Batch) -> Tensor:

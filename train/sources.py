@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..eval.qrels import read_qrels
 from ..rerank.datasets import Dataset, open_dataset
@@ -23,6 +24,8 @@ from ..rerank.runs import read_run
 from ..rerank.textfiles import lines
 from .data import Row, Sampling, sources
 
+Negatives = tuple[NDArray[np.int64], NDArray[np.float32]]
+"""Positions of other documents in the collection, and their labels."""
 LIST_COLUMNS = ("qid", "docids", "scores", "query", "texts")
 
 
@@ -38,6 +41,7 @@ class ScoredRun:
 
     path: str
     dataset: str
+    queries: str | None = None
     depth: int = 100
     scale: float = 1.0
     share: float = 1.0
@@ -46,7 +50,8 @@ class ScoredRun:
 
     def rows(self) -> list[Row]:
         """One row per topic of the run."""
-        run, data = read_run(Path(self.path)), open_dataset(self.dataset)
+        run = read_run(Path(self.path))
+        data = open_dataset(self.dataset, Path(self.queries) if self.queries else None)
         _check_topics(self.path, run.topics(), data)
         left_out = held_out(run.topics(), self.holdout)
         found = []
@@ -188,31 +193,61 @@ class Triples:
 @sources.register("docstrings")
 @dataclass(frozen=True)
 class Docstrings:
-    """The embedded collection: a docstring's summary is a query, its body the positive, other bodies negatives."""
+    """The embedded collection: a docstring's summary is a query, its body the positive, others are negatives.
 
+    Without an ``index`` labels are 1 and 0, and negatives are neighbours in name and random bodies. With one (a
+    folder made by ``sparring index`` of this collection) negatives are the nearest documents of the summary, and
+    labels are the bi-encoder's similarities, the positive ``lead`` above the best: distillation.
+    """
+
+    index: str | None = None
     negatives: int = 50
+    lead: float = 0.1
     scale: float = 1.0
     share: float = 1.0
-    sampling: Sampling = "balanced"
+    sampling: Sampling = "spread"
 
     def rows(self) -> list[Row]:
-        """One row per docstring with a summary; half of the negatives are neighbours in name, half are random."""
-        from ..rerank.pydocs import training_pairs
+        """One row per docstring with a summary."""
+        from ..rerank.pydocs import documents, training_pairs
 
-        pairs = list(training_pairs())
-        bodies = [body for _, body in pairs]
-        rng = np.random.default_rng(len(pairs))
+        collection = documents()
+        pairs = [(place, *pair) for place, item in enumerate(collection) for pair in training_pairs([item])]
+        names = [item.docid for item in collection]
+        texts = [f"{item.title} {item.text}" for item in collection]
+        near = self._near if self.index is None else self._nearest
         found = []
-        for number, (summary, _) in enumerate(pairs):
-            near = np.arange(number - self.negatives // 4, number + self.negatives // 4 + 1) % len(pairs)
-            far = rng.integers(len(pairs), size=self.negatives - self.negatives // 2)
-            others = np.setdiff1d(np.concatenate([near, far]), [number])
-            chosen = [number, *others.tolist()]
-            labels = np.zeros(len(chosen), np.float32)
-            labels[0] = 1.0
-            names = tuple(str(i) for i in chosen)
-            found.append(Row(str(number), summary, names, labels, [bodies[i] for i in chosen]))
+        for (own, summary, body), (others, labels) in zip(pairs, near(pairs, names), strict=True):
+            docids = (names[own], *(names[i] for i in others))
+            values = np.array([labels.max(initial=0.0) + self.lead if self.index else 1.0, *labels], np.float32)
+            found.append(Row(docids[0], summary, docids, values, [body, *(texts[i] for i in others)]))
         return found
+
+    def _near(self, pairs: list[tuple[int, str, str]], names: list[str]) -> Iterator[Negatives]:
+        rng = np.random.default_rng(len(names))
+        for own, _, _ in pairs:
+            near = np.arange(own - self.negatives // 4, own + self.negatives // 4 + 1) % len(names)
+            far = rng.integers(len(names), size=self.negatives - self.negatives // 2)
+            others = np.setdiff1d(np.concatenate([near, far]), [own])
+            yield others, np.zeros(len(others), np.float32)
+
+    def _nearest(self, pairs: list[tuple[int, str, str]], names: list[str]) -> Iterator[Negatives]:
+        from ..rerank.biencoder import BiEncoder
+        from ..rerank.search import Index, read_manifest
+
+        folder = Path(str(self.index))
+        encoder = BiEncoder(str(read_manifest(folder)["encoder"]["model"]))
+        index = Index.open(folder, encoder=encoder.identity)
+        vectors = encoder.queries([summary for _, summary, _ in pairs])
+        places, scores = index.search(vectors, self.negatives + 1)
+        here = {docid: place for place, docid in enumerate(names)}
+        for (own, _, _), row, values in zip(pairs, places, scores, strict=True):
+            docids = [index.ids[int(place)] for place in row if place >= 0]
+            if unknown_ids := [docid for docid in docids if docid not in here]:
+                raise InputError(f"{folder}: {unknown_ids[0]!r} is not in pydocs: index this collection")
+            others = np.array([here[docid] for docid in docids])
+            kept = others != own
+            yield others[kept], values[: len(others)][kept].astype(np.float32)
 
 
 def _record(where: str, text: str, known: tuple[str, ...], needed: tuple[str, ...]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -61,8 +62,8 @@ class Options(CommonOptions):
     """Tokens of one input; the passage is cut, not the query."""
     token_budget: int | None = None
     """Tokens that go through the model at once; by default what suits the device."""
-    gradient_checkpointing: bool = False
-    """Compute activations twice to save memory."""
+    gradient_caching: bool = False
+    """Compute activations twice: a list of any length needs the memory of one token budget."""
     dev_run: Path | None = None
     """TREC run to rerank for the measure that decides; without one the last model is kept."""
     dev_dataset: str | None = None
@@ -91,6 +92,8 @@ class Options(CommonOptions):
 
 def main(options: Options) -> None:
     """Checks everything, trains, and leaves the best model with its card in ``output_dir``."""
+    if os.environ.get("RANK", "0") != "0":  # torchrun: the first process speaks for all
+        console.configure(quiet=True)
     output = options.output_dir
     if output.exists() and any(output.iterdir()) and not (options.resume or options.overwrite):
         raise UsageError(f"{output} is not empty: add --resume to go on, --overwrite to start anew")
@@ -142,8 +145,6 @@ def _data(options: Options) -> tuple[Mixture, Development | None]:
         )
     total = None
     if options.max_steps:
-        import os
-
         devices = int(os.environ.get("WORLD_SIZE", "1"))
         total = (
             options.max_steps * options.per_device_train_batch_size * options.gradient_accumulation_steps * devices
@@ -193,9 +194,9 @@ def _train(options: Options, loss: Loss, mixture: Mixture, development: Developm
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device)
     output = options.output_dir
-    ranker = PointwiseRanker(options.model_name_or_path, options.max_length, options.dropout)
-    if options.gradient_checkpointing:
-        ranker.module.gradient_checkpointing_enable()
+    ranker = PointwiseRanker(
+        options.model_name_or_path, options.max_length, options.dropout, options.gradient_caching
+    )
     collator = Collator(ranker.tokenizer, ranker.layout, options.token_budget or default_budget(device))
     judge = Judge(development, collator) if development is not None else None
     checkpoint = last_checkpoint(output) if options.resume else None
@@ -223,6 +224,7 @@ def _train(options: Options, loss: Loss, mixture: Mixture, development: Developm
         save_total_limit=2,
         logging_steps=options.logging_steps,
         remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
         dataloader_pin_memory=False,
         report_to="none",
         disable_tqdm=True,
