@@ -1,7 +1,7 @@
 """Prompts with {query}, {a} and {b} as templates: pieces tokenised alone that join to the whole string.
 
 A byte-level BPE splits text into words before it merges: a word keeps the space before it, and punctuation the
-line ends after it. So what stands around a placeholder and may belong to the text's words is tokenised with the text;
+line ends after it. So what stands around a placeholder and may belong to the text is tokenised with the text;
 where the text is cut, what stood after it is put back.
 """
 
