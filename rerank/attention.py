@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -50,6 +50,18 @@ class Bucket:
         return values if self.places is None else values.index_select(0, self.places)
 
 
+class Mixing(Protocol):
+    """Who attends to whom in a batch: a `Layout`, or the layout of a model that looks across sequences."""
+
+    boundaries: torch.Tensor
+
+    def mix(self, qkv: torch.Tensor, scaling: float, fixed_splits: bool) -> torch.Tensor: ...
+
+    def mix_first(
+        self, query: torch.Tensor, kv: torch.Tensor, scaling: float, fixed_splits: bool
+    ) -> torch.Tensor: ...
+
+
 class Layout:
     """Where the sequences of a batch lie, for every attention layer of one forward pass."""
 
@@ -85,6 +97,34 @@ class Layout:
         values = parts[0] if len(parts) == 1 else torch.cat(parts)
         order = torch.cat([bucket.sequences for bucket in self.buckets]).argsort()
         return values.index_select(0, order)
+
+    def mix(self, qkv: torch.Tensor, scaling: float, fixed_splits: bool) -> torch.Tensor:
+        """Attention of all tokens: queries, keys and values (T, 3, heads, d) to values (T, heads, d)."""
+        if kernel_fits(qkv):
+            ends = self.boundaries, self.longest
+            q, k, v = qkv.unbind(1)
+            return varlen(q, k, v, ends, ends, scaling, fixed_splits=fixed_splits)
+        parts = []
+        for bucket in self.buckets:
+            q, k, v = bucket.rows(qkv).permute(2, 0, 3, 1, 4)
+            found = scaled_dot_product_attention(q, k, v, attn_mask=bucket.mask, scale=scaling)
+            parts.append(bucket.flat(found.transpose(1, 2)))
+        return self.join(parts)
+
+    def mix_first(self, query: torch.Tensor, kv: torch.Tensor, scaling: float, fixed_splits: bool) -> torch.Tensor:
+        """Attention of the first tokens: queries (S, heads, d), keys and values (T, 2, heads, d)."""
+        if kernel_fits(kv):
+            each = torch.arange(len(query) + 1, dtype=torch.int32, device=query.device)
+            k, v = kv.unbind(1)
+            ends = self.boundaries, self.longest
+            return varlen(query, k, v, (each, 1), ends, scaling, fixed_splits=fixed_splits)
+        parts = []
+        for bucket in self.buckets:
+            k, v = bucket.rows(kv).permute(2, 0, 3, 1, 4)
+            asked = query.index_select(0, bucket.sequences)[:, :, None]
+            found = scaled_dot_product_attention(asked, k, v, attn_mask=bucket.mask, scale=scaling)
+            parts.append(found[:, :, 0])
+        return self.join_sequences(parts)
 
     @cached_property
     def _token_order(self) -> torch.Tensor | None:
@@ -198,32 +238,72 @@ def varlen(
     fixed_splits: bool = False,
 ) -> torch.Tensor:
     """``varlen_attn`` of the installed torch (2.10 to 2.13 differ); tensors (T, heads, d), ends (cu, longest)."""
+    options = _options(scaling, causal, window, fixed_splits)
+    out: torch.Tensor = _call(query, key, value, query_ends, key_ends, scaling, options)
+    return out
+
+
+def varlen_lse(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    query_ends: Ends,
+    key_ends: Ends,
+    scaling: float | None = None,
+    window: int | None = None,
+    fixed_splits: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Values as `varlen` gives them, and the log-sum-exp of every query's attention scores, (T, heads)."""
+    from torch.nn.attention.varlen import AuxRequest
+
+    options = _options(scaling, False, window, fixed_splits) | {"return_aux": AuxRequest(lse=True)}
+    out, lse = _call(query, key, value, query_ends, key_ends, scaling, options)
+    return out, lse.T if lse.shape[0] == out.shape[
+        1
+    ] else lse  # the documents say (T, heads), the kernel (heads, T)
+
+
+def _options(scaling: float | None, causal: bool, window: int | None, fixed_splits: bool) -> dict[str, Any]:
     found = _varlen()
     if found is None:
         raise RuntimeError("this torch has no varlen_attn")
-    function, known = found
+    known = found[1]
     options: dict[str, Any] = {}
-    if scaling is not None:
-        if "scale" in known:
-            options["scale"] = scaling
-        else:  # torch 2.10 scales by the head size alone
-            query = query * (scaling * query.shape[-1] ** 0.5)
+    if scaling is not None and "scale" in known:
+        options["scale"] = scaling
     if "window_size" in known:
         reach = -1 if window is None else window - 1
         options["window_size"] = (reach, 0 if causal else reach)
     elif "is_causal" in known:
         options["is_causal"] = causal
+    if fixed_splits and "num_splits" in known:
+        options["num_splits"] = 1  # one split per sequence: bits do not depend on the neighbours
+    return options
+
+
+def _call(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    query_ends: Ends,
+    key_ends: Ends,
+    scaling: float | None,
+    options: dict[str, Any],
+) -> Any:
+    found = _varlen()
+    if found is None:
+        raise RuntimeError("this torch has no varlen_attn")
+    function, known = found
+    if scaling is not None and "scale" not in known:  # torch 2.10 scales by the head size alone
+        query = query * (scaling * query.shape[-1] ** 0.5)
     if query.shape[1] != key.shape[1]:
         if "enable_gqa" in known:
-            options["enable_gqa"] = True
+            options = options | {"enable_gqa": True}
         else:
             times = query.shape[1] // key.shape[1]
             key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)
-    if fixed_splits and "num_splits" in known:
-        options["num_splits"] = 1  # one split per sequence: bits do not depend on the neighbours
     q, k, v = (x.contiguous() for x in (query, key, value))
-    out: torch.Tensor = function(q, k, v, query_ends[0], key_ends[0], query_ends[1], key_ends[1], **options)
-    return out
+    return function(q, k, v, query_ends[0], key_ends[0], query_ends[1], key_ends[1], **options)
 
 
 def register() -> None:

@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import linear
 
-from .attention import Layout, kernel_fits, varlen
+from .attention import Layout, Mixing
 from .batching import Batch
 
 POST_NORM = frozenset({"bert", "electra", "roberta", "xlm-roberta", "camembert"})
@@ -33,13 +33,16 @@ class PostNormEncoder(nn.Module):
         self.layers = nn.ModuleList(_Layer(layer) for layer in body.encoder.layer)
         self.eval()
 
-    def forward(self, batch: Batch, deterministic: bool = False) -> torch.Tensor:
-        """States of the first tokens after the last layer, (S, H)."""
+    def forward(self, batch: Batch, deterministic: bool = False, layout: Mixing | None = None) -> torch.Tensor:
+        """States of the first tokens after the last layer, (S, H); ``layout`` says who attends to whom.
+
+        By default a token attends to its own sequence.
+        """
         states = self.words(batch.input_ids) + self.positions(batch.positions) + self.types(batch.segments)
         states = self.norm(states)
         if self.project is not None:
             states = self.project(states)
-        layout = Layout(batch)
+        layout = layout or Layout(batch)
         *layers, last = cast("list[_Layer]", list(self.layers))
         for layer in layers:
             states = layer(states, layout, deterministic)
@@ -97,43 +100,19 @@ class _Layer(nn.Module):
         self.out = _Linear(layer.output.dense)
         self.norm = layer.output.LayerNorm
 
-    def forward(self, states: torch.Tensor, layout: Layout, deterministic: bool) -> torch.Tensor:
+    def forward(self, states: torch.Tensor, layout: Mixing, deterministic: bool) -> torch.Tensor:
         """All tokens: states (T, H) to states (T, H)."""
         qkv = self.qkv(states).view(len(states), 3, self.heads, -1)
-        if kernel_fits(qkv):
-            ends = layout.boundaries, layout.longest
-            q, k, v = qkv.unbind(1)
-            mixed = varlen(q, k, v, ends, ends, self.scaling, fixed_splits=deterministic)
-        else:
-            parts = []
-            for bucket in layout.buckets:
-                q, k, v = bucket.rows(qkv).permute(2, 0, 3, 1, 4)
-                found = scaled_dot_product_attention(q, k, v, attn_mask=bucket.mask, scale=self.scaling)
-                parts.append(bucket.flat(found.transpose(1, 2)))
-            mixed = layout.join(parts)
-        return self._feed(states, mixed.flatten(1))
+        return self._feed(states, layout.mix(qkv, self.scaling, deterministic).flatten(1))
 
-    def first_tokens(self, states: torch.Tensor, layout: Layout, deterministic: bool) -> torch.Tensor:
+    def first_tokens(self, states: torch.Tensor, layout: Mixing, deterministic: bool) -> torch.Tensor:
         """First tokens alone: states (T, H) to states (S, H)."""
         width = self.qkv.in_features
         first = states.index_select(0, layout.boundaries[:-1])
         # three quarters of a layer's work is on rows that nobody reads again: only keys and values need all tokens
         q = linear(first, self.qkv.weight[:width], self.qkv.bias[:width]).unflatten(1, (self.heads, -1))  # type: ignore[no-untyped-call]
         kv = linear(states, self.qkv.weight[width:], self.qkv.bias[width:]).view(len(states), 2, self.heads, -1)
-        if kernel_fits(kv):
-            each = torch.arange(len(first) + 1, dtype=torch.int32, device=first.device)
-            ends = layout.boundaries, layout.longest
-            k, v = kv.unbind(1)
-            mixed = varlen(q, k, v, (each, 1), ends, self.scaling, fixed_splits=deterministic)
-        else:
-            parts = []
-            for bucket in layout.buckets:
-                k, v = bucket.rows(kv).permute(2, 0, 3, 1, 4)
-                asked = q.index_select(0, bucket.sequences)[:, :, None]
-                found = scaled_dot_product_attention(asked, k, v, attn_mask=bucket.mask, scale=self.scaling)
-                parts.append(found[:, :, 0])
-            mixed = layout.join_sequences(parts)
-        return self._feed(first, mixed.flatten(1))
+        return self._feed(first, layout.mix_first(q, kv, self.scaling, deterministic).flatten(1))
 
     def _feed(self, states: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
         states = self.attention_norm(self.attention_out(mixed) + states)

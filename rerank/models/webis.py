@@ -1,7 +1,8 @@
 """monoELECTRA and its relatives in the webis layout: a bare encoder and one linear layer on the first token.
 
-``config.json`` has ``model_type: cross-encoder`` and ``backbone_model_type``; the weights are the encoder's (an
-``electra.`` or ``bert.`` prefix is dropped) and ``linear.weight`` (1, H), with or without ``linear.bias``.
+``config.json`` has ``model_type: cross-encoder`` (lightning-ir: ``mono``) and ``backbone_model_type``; the
+weights are the encoder's (an ``electra.`` or ``bert.`` prefix is dropped) and ``linear.weight`` (1, H) or (2,
+H), with or without ``linear.bias``.
 """
 
 from __future__ import annotations
@@ -11,15 +12,35 @@ from typing import Any, ClassVar
 
 import torch
 
+from ..attention import PACKED, packed_kwargs, register
 from ..batching import Batch
 from ..checkpoints import Checkpoint
-from ..encoder import PostNormEncoder
+from ..encoder import POST_NORM, PostNormEncoder
 from ..errors import InputError
 from ..registry import families
-from ..templates import Truncation, pair_template
+from ..templates import Constant, Template, Truncation, pair_template
 from . import clamp_length, fingerprint, load_tokenizer
+from .sequence_classification import ROBERTA
 
-BACKBONES = ("electra", "bert")
+BACKBONES = ("electra", "bert", "roberta", "xlm-roberta", "camembert", "modernbert")
+LIMITS = (("query_length", 32), ("doc_length", 256))
+INTERACTION = "[INT]"
+"""The token by which the passages of a Set-Encoder see each other."""
+
+
+class FirstTokenHead(torch.nn.Module):
+    """A linear layer with one or two rows on the first token, behind a pooler (dense, tanh) if there is one."""
+
+    def __init__(self, linear: torch.nn.Linear, dense: torch.nn.Linear | None = None) -> None:
+        super().__init__()
+        self.linear, self.dense = linear, dense
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """States (S, H) to raw scores (S,); of two rows l1 - l0."""
+        if self.dense is not None:
+            states = torch.tanh(self.dense(states))
+        logits: torch.Tensor = self.linear(states)
+        return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
 
 
 class FirstTokenEncoder:
@@ -27,15 +48,18 @@ class FirstTokenEncoder:
 
     width = 1
     packed = True
-    first_position = 0
 
     def __init__(
-        self, checkpoint: Checkpoint, body: Any, linear: torch.nn.Linear, tokenizer: Any, truncation: Truncation
+        self, checkpoint: Checkpoint, body: Any, head: FirstTokenHead, tokenizer: Any, truncation: Truncation
     ) -> None:
         self.name = checkpoint.name
-        self.body = PostNormEncoder(body)
-        self.linear, self.tokenizer, self.truncation = linear, tokenizer, truncation
-        self.template = pair_template(tokenizer, segments=True)
+        self.lean = body.config.model_type in POST_NORM
+        self.first_position = first_position(body.config)
+        register()
+        body.set_attn_implementation(PACKED)
+        self.body: Any = PostNormEncoder(body) if self.lean else body
+        self.head, self.tokenizer, self.truncation = head, tokenizer, truncation
+        self.template = webis_template(checkpoint, tokenizer, body.config)
         self.fingerprint = fingerprint(checkpoint, self.template, truncation)
         self.deterministic = False
 
@@ -43,55 +67,117 @@ class FirstTokenEncoder:
         """Moves the encoder in ``dtype`` and the linear layer in fp32 to a device."""
         self.deterministic = deterministic
         self.body.to(device=device, dtype=dtype)
-        self.body.pack()
-        self.linear.to(device=device, dtype=torch.float32)
+        if self.lean:
+            self.body.pack()
+        self.head.to(device=device, dtype=torch.float32)
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Raw fp32 scores, (S,)."""
-        scores: torch.Tensor = self.linear(self.body(batch, self.deterministic).float())
-        return scores[:, 0]
+        if self.lean:
+            states = self.body(batch, self.deterministic)
+        else:
+            hidden = self.body(
+                input_ids=batch.input_ids[None],
+                position_ids=batch.positions[None],
+                **packed_kwargs(batch, self.deterministic),
+            ).last_hidden_state[0]
+            states = hidden[batch.boundaries[:-1]]
+        scores: torch.Tensor = self.head(states.float())
+        return scores
 
 
-def load_webis(checkpoint: Checkpoint) -> tuple[Any, torch.nn.Linear]:
-    """The encoder and the linear layer of a checkpoint in the webis layout.
+def first_position(config: Any) -> int:
+    """The position of the first token: behind the padding id for RoBERTa, else 0."""
+    return int(config.pad_token_id) + 1 if config.model_type in ROBERTA else 0
+
+
+def webis_template(checkpoint: Checkpoint, tokenizer: Any, config: Any) -> Template:
+    """The tokenizer's own template; with ``add_extra_token``, `INTERACTION` stands behind the first token.
+
+    Raises InputError where that token is asked for and the tokenizer has none.
+    """
+    pair = pair_template(tokenizer, getattr(config, "type_vocab_size", 0) > 1)
+    if not checkpoint.config.get("add_extra_token", False):
+        return pair
+    token = tokenizer.convert_tokens_to_ids(INTERACTION)
+    if token is None or token == tokenizer.unk_token_id or token >= config.vocab_size:
+        raise InputError(f"{checkpoint.name}: add_extra_token is set, but the tokenizer has no {INTERACTION}")
+    first = pair.slots[0]
+    if not isinstance(first, Constant):
+        raise InputError(f"{checkpoint.name}: its tokenizer puts no token before the query")
+    if first.ids[1:2] == (token,):
+        return pair
+    return Template((Constant((first.ids[0], token, *first.ids[1:]), first.segment), *pair.slots[1:]))
+
+
+def load_webis(checkpoint: Checkpoint) -> tuple[Any, FirstTokenHead, dict[str, torch.Tensor]]:
+    """The encoder, the head, and the weights of a duplicate-detection head (``repeat_linear``) if there is one.
 
     Raises InputError where the backbone is unknown or a weight is missing, superfluous or of another shape.
     """
     from safetensors.torch import load_file
-    from transformers import BertConfig, BertModel, ElectraConfig, ElectraModel
 
-    kind = checkpoint.config.get("backbone_model_type")
-    if kind not in BACKBONES:
-        raise InputError(f"{checkpoint.name}: backbone_model_type is {kind!r}, expected {' or '.join(BACKBONES)}")
+    pooling = checkpoint.config.get("pooling_strategy", "first")
+    if pooling != "first":
+        raise InputError(f"{checkpoint.name}: pooling_strategy {pooling!r}; this family pools the first token")
     state: dict[str, torch.Tensor] = {}
     for path in checkpoint.weights:
         state |= load_file(path)
-    state = {name.removeprefix(f"{kind}."): value.float() for name, value in state.items()}
-    if "linear.weight" not in state:
-        raise InputError(f"{checkpoint.name}: the weights hold no linear.weight: the head would be random")
-    weight, bias = state.pop("linear.weight"), state.pop("linear.bias", None)
-    shared = {key: value for key, value in checkpoint.config.items() if key not in ("model_type", "architectures")}
-    body: Any
-    if kind == "electra":
-        body = ElectraModel(ElectraConfig(**shared))
-    else:
-        body = BertModel(BertConfig(**shared), add_pooling_layer=False)
+    body = _empty_body(checkpoint)
+    state = {name.removeprefix(f"{body.base_model_prefix}."): value.float() for name, value in state.items()}
+    head = _head(checkpoint, state, body.config.hidden_size)
+    repeat = {name: state.pop(name) for name in [*state] if name.startswith("repeat_linear.")}
     for name in [name for name in state if name.startswith("pooler.") or name.endswith("position_ids")]:
         del state[name]
     try:
         report = body.load_state_dict(state, strict=False)
     except RuntimeError as error:
         raise InputError(f"{checkpoint.name}: weights do not fit the config: {error}") from None
-    width = body.config.hidden_size
     missing = [name for name in report.missing_keys if not name.endswith(("position_ids", "token_type_ids"))]
-    if missing or report.unexpected_keys or tuple(weight.shape) != (1, width):
+    if missing or report.unexpected_keys:
         raise InputError(
-            f"{checkpoint.name}: not a {kind} encoder with a (1, {width}) linear layer: missing "
-            f"{missing[:3]}, unknown {report.unexpected_keys[:3]}, linear.weight {tuple(weight.shape)}"
+            f"{checkpoint.name}: no {body.config.model_type} encoder with a linear layer: missing {missing[:3]}, "
+            f"unknown {report.unexpected_keys[:3]}"
         )
-    linear = torch.nn.Linear(weight.shape[1], 1, bias=bias is not None)
+    return body.eval(), head.eval(), repeat
+
+
+def _empty_body(checkpoint: Checkpoint) -> Any:
+    from transformers import AutoConfig, AutoModel
+
+    auto: Any = AutoModel
+    kind = checkpoint.config.get("backbone_model_type")
+    if kind not in BACKBONES:
+        raise InputError(f"{checkpoint.name}: backbone_model_type is {kind!r}, expected {', '.join(BACKBONES)}")
+    shared = {key: value for key, value in checkpoint.config.items() if key not in ("model_type", "architectures")}
+    pooler = {} if kind in ("electra", "modernbert") else {"add_pooling_layer": False}
+    return auto.from_config(AutoConfig.for_model(kind, **shared), **pooler)
+
+
+def _head(checkpoint: Checkpoint, state: dict[str, torch.Tensor], width: int) -> FirstTokenHead:
+    """Takes the head's weights out of ``state``."""
+    if "linear.weight" not in state:
+        raise InputError(f"{checkpoint.name}: the weights hold no linear.weight: the head would be random")
+    weight, bias = state.pop("linear.weight"), state.pop("linear.bias", None)
+    if weight.shape[0] not in (1, 2) or weight.shape[1:] != (width,):
+        raise InputError(
+            f"{checkpoint.name}: linear.weight is {tuple(weight.shape)}, expected (1, {width}) or (2, {width})"
+        )
+    linear = torch.nn.Linear(width, len(weight), bias=bias is not None)
     linear.load_state_dict({"weight": weight} if bias is None else {"weight": weight, "bias": bias})
-    return body.eval(), linear
+    pool = {name: state.pop(f"bert_pool.0.{name}", None) for name in ("weight", "bias")}
+    if pool["weight"] is None or pool["bias"] is None:
+        return FirstTokenHead(linear)
+    dense = torch.nn.Linear(width, width)
+    dense.load_state_dict(pool)
+    return FirstTokenHead(linear, dense)
+
+
+def webis_truncation(checkpoint: Checkpoint, config: Any, max_length: int | None) -> Truncation:
+    """Query and passage are cut to ``query_length`` and ``doc_length`` (None: not cut), all to ``max_length``."""
+    length = clamp_length(max_length, config.max_position_embeddings - first_position(config))
+    query, passage = (checkpoint.config.get(key, default) for key, default in LIMITS)
+    return Truncation(length, None if query is None else int(query), None if passage is None else int(passage))
 
 
 @families.register("webis")
@@ -108,13 +194,6 @@ class Webis:
 
     def load(self, checkpoint: Checkpoint) -> FirstTokenEncoder:
         """Loads the checkpoint; only pooling of the first token is known."""
-        pooling = checkpoint.config.get("pooling_strategy", "first")
-        if pooling != "first":
-            raise InputError(f"{checkpoint.name}: pooling_strategy {pooling!r}; this family pools the first token")
-        body, linear = load_webis(checkpoint)
-        tokenizer = load_tokenizer(checkpoint)
-        length = clamp_length(self.max_length, body.config.max_position_embeddings)
-        truncation = Truncation(
-            length, int(checkpoint.config.get("query_length", 32)), int(checkpoint.config.get("doc_length", 256))
-        )
-        return FirstTokenEncoder(checkpoint, body, linear, tokenizer, truncation)
+        body, head, _ = load_webis(checkpoint)
+        truncation = webis_truncation(checkpoint, body.config, self.max_length)
+        return FirstTokenEncoder(checkpoint, body, head, load_tokenizer(checkpoint), truncation)

@@ -1,0 +1,181 @@
+"""Set-Encoder: a cross-encoder whose passages see each other (Schlatt et al., ECIR 2025).
+
+Every passage has a sequence of its own, ``[CLS] [INT] query [SEP] passage [SEP]``, with positions from the
+start. In every layer a token also attends to the interaction tokens (``[INT]``, else the first token) of the
+other passages of its list. There is no order among passages and no new weight: every cross-encoder can be run
+as a Set-Encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+
+from ..batching import Batch
+from ..checkpoints import Checkpoint
+from ..encoder import POST_NORM, PostNormEncoder
+from ..errors import InputError, UsageError
+from ..registry import families
+from ..set_attention import SET, SetLayout, register
+from ..templates import Template, Truncation, pair_template
+from . import fingerprint, load_tokenizer
+from .sequence_classification import PACKABLE, detach_head, load_classifier
+from .webis import first_position, load_webis, webis_template, webis_truncation
+
+Head = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a checkpoint holds, in either layout: ``head`` maps first-token states (S, H) to logits."""
+
+    body: Any
+    head: Head
+    head_modules: Sequence[torch.nn.Module]
+    tokenizer: Any
+    template: Template
+    truncation: Truncation
+    duplicates: torch.nn.Linear | None = None
+
+
+class SetEncoder:
+    """A cross-encoder over lists; see `sparring.rerank.models.Model`.
+
+    Attributes:
+        interaction: the place of the interaction token in its sequence.
+        depth: lists are filled up to so many passages with their mean; None invents nothing.
+        duplicates: the head that says whether a passage has a duplicate in its list, if the checkpoint has one.
+    """
+
+    width = None
+    packed = True
+
+    def __init__(self, checkpoint: Checkpoint, parts: Parts, place: int, depth: int | None) -> None:
+        config = parts.body.config
+        self.name = checkpoint.name
+        self.tokenizer = parts.tokenizer
+        self.template = replace(parts.template, per_member=True)
+        self.truncation = parts.truncation
+        self.first_position = first_position(config)
+        self.interaction, self.depth = place, depth
+        self.fingerprint = fingerprint(checkpoint, self.template, self.truncation, "set", place, depth)
+        self.deterministic = False
+        self.head, self.duplicates = parts.head, parts.duplicates
+        self._head_modules = [*parts.head_modules, *([parts.duplicates] if parts.duplicates is not None else [])]
+        self._mean_pooled = getattr(config, "classifier_pooling", "cls") == "mean"
+        self._lean = config.model_type in POST_NORM
+        register()
+        parts.body.set_attn_implementation(SET)
+        self.body: Any = PostNormEncoder(parts.body) if self._lean else parts.body
+
+    def place(self, device: torch.device, dtype: torch.dtype, deterministic: bool = False) -> None:
+        """Moves the body in ``dtype`` and the heads in fp32 to a device."""
+        self.deterministic = deterministic
+        self.body.to(device=device, dtype=dtype)
+        if self._lean:
+            self.body.pack()
+        for module in self._head_modules:
+            module.to(device=device, dtype=torch.float32)
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Raw fp32 scores, (S,)."""
+        logits = self.head(self.states(batch))
+        if logits.ndim == 1:
+            return logits
+        return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
+
+    def duplicate_logits(self, batch: Batch) -> torch.Tensor:
+        """Raw fp32 logits of "this passage has a duplicate in its list", (S,); UsageError without such a head."""
+        if self.duplicates is None:
+            raise UsageError(f"{self.name}: the checkpoint has no head for duplicates (repeat_linear)")
+        logits: torch.Tensor = self.duplicates(self.states(batch))
+        return logits[:, 0]
+
+    def states(self, batch: Batch) -> torch.Tensor:
+        """What the heads read, (S, H), in fp32."""
+        layout = SetLayout(batch, self.interaction, self.depth)
+        if self._lean:
+            first: torch.Tensor = self.body(batch, self.deterministic, layout)
+            return first.float()
+        hidden: torch.Tensor = self.body(
+            input_ids=batch.input_ids[None],
+            position_ids=batch.positions[None],
+            attention_mask=None,
+            layout=layout,
+            fixed_splits=self.deterministic,
+        ).last_hidden_state[0]
+        if not self._mean_pooled:
+            return hidden.index_select(0, batch.boundaries[:-1]).float()
+        means: torch.Tensor = torch.segment_reduce(hidden.float(), "mean", lengths=batch.boundaries.diff().long())
+        return means
+
+
+def load_parts(checkpoint: Checkpoint, max_length: int | None) -> Parts:
+    """Reads a checkpoint in the webis layout, or a sequence classifier."""
+    if "backbone_model_type" in checkpoint.config:
+        body, head, repeat = load_webis(checkpoint)
+        tokenizer = load_tokenizer(checkpoint)
+        duplicates = None
+        if repeat:
+            duplicates = torch.nn.Linear(body.config.hidden_size, 1, bias="repeat_linear.bias" in repeat)
+            duplicates.load_state_dict({k.removeprefix("repeat_linear."): v for k, v in repeat.items()})
+        return Parts(
+            body=body,
+            head=head,
+            head_modules=[head],
+            tokenizer=tokenizer,
+            template=webis_template(checkpoint, tokenizer, body.config),
+            truncation=webis_truncation(checkpoint, body.config, max_length),
+            duplicates=duplicates,
+        )
+    if checkpoint.model_type not in PACKABLE:
+        raise InputError(
+            f"{checkpoint.name}: model_type {checkpoint.model_type!r} cannot be run as a Set-Encoder; its layers "
+            f"must take packed sequences ({', '.join(sorted(PACKABLE))})"
+        )
+    module, tokenizer, truncation, _ = load_classifier(checkpoint, max_length)
+    classify, modules = detach_head(module)
+    return Parts(
+        body=module.base_model,
+        head=classify,
+        head_modules=modules,
+        tokenizer=tokenizer,
+        template=pair_template(tokenizer, getattr(module.config, "type_vocab_size", 0) > 1),
+        truncation=truncation,
+    )
+
+
+@families.register("set_encoder")
+@dataclass(frozen=True)
+class SetEncoders:
+    """Set-Encoders as webis and lightning-ir save them, and any packable cross-encoder run as one.
+
+    ``missing`` says what stands for the documents that a list has less than ``depth`` of: nothing, or their mean,
+    the deterministic form of the noise that checkpoints with ``sample_missing_docs`` saw in training.
+    """
+
+    missing: Literal["none", "mean"] = "none"
+    depth: int | None = None
+    max_length: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.depth is not None and self.depth < 1:
+            raise ValueError("depth must be at least 1")
+        if self.depth is not None and self.missing == "none":
+            raise ValueError("depth counts with missing=mean only")
+
+    def claims(self, checkpoint: Checkpoint) -> bool:
+        """Checkpoints whose config says ``model_type: set-encoder``."""
+        return checkpoint.model_type == "set-encoder"
+
+    def load(self, checkpoint: Checkpoint) -> SetEncoder:
+        """Loads the checkpoint; what interacts is ``[INT]`` with ``add_extra_token``, else the first token."""
+        parts = load_parts(checkpoint, self.max_length)
+        place = 1 if checkpoint.config.get("add_extra_token", False) else 0
+        depth = None
+        if self.missing == "mean":
+            depth = self.depth or int(checkpoint.config.get("depth") or 100)
+        return SetEncoder(checkpoint, parts, place, depth)
