@@ -278,7 +278,7 @@ def test_prompts_and_answers_of_ones_own(tmp_path: Path) -> None:
         load(str(folder), family="causal_pair", first="undecided")
     with pytest.raises(InputError, match="has no answers to choose from"):
         load(str(save_causal(tmp_path / "cls", labels=1)), family="causal_pair")
-    with pytest.raises(InputError, match="is no causal language model"):
+    with pytest.raises(InputError, match="expected a decoder with one or two"):
         load(str(save_classifier(tmp_path / "bert", "bert") / "."), family="causal_pair")
 
 
