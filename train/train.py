@@ -92,10 +92,11 @@ class Options(CommonOptions):
 
 def main(options: Options) -> None:
     """Checks everything, trains, and leaves the best model with its card in ``output_dir``."""
-    if os.environ.get("RANK", "0") != "0":  # torchrun: the first process speaks for all
+    first = os.environ.get("RANK", "0") == "0"  # under torchrun one process speaks and writes for all
+    if not first:
         console.configure(quiet=True)
     output = options.output_dir
-    if output.exists() and any(output.iterdir()) and not (options.resume or options.overwrite):
+    if first and output.exists() and any(output.iterdir()) and not (options.resume or options.overwrite):
         raise UsageError(f"{output} is not empty: add --resume to go on, --overwrite to start anew")
     for name in ("list_size", "per_device_train_batch_size", "gradient_accumulation_steps", "eval_steps"):
         if getattr(options, name) < 1:
@@ -116,12 +117,8 @@ def main(options: Options) -> None:
             f"{len(mixture)} lists of {options.list_size} candidates, {_steps(options, len(mixture))} steps"
         )
         return
-    if options.overwrite and not options.resume:
-        shutil.rmtree(output, ignore_errors=True)
-    _check_resumed(options)
-    output.mkdir(parents=True, exist_ok=True)
-    with atomic_write(output / "config.yaml") as stream:
-        stream.write(config_text("train", options))
+    if first:
+        _prepare(options)
     _train(options, loss, mixture, development)
 
 
@@ -158,6 +155,23 @@ def _steps(options: Options, lists: int) -> int:
     return -(-lists // (options.per_device_train_batch_size * options.gradient_accumulation_steps))
 
 
+def _prepare(options: Options) -> None:
+    """Makes the folder with the options in it; cuts from it what was written after the last checkpoint."""
+    from .trainer import cut_csv, last_checkpoint
+
+    output = options.output_dir
+    if options.overwrite and not options.resume:
+        shutil.rmtree(output, ignore_errors=True)
+    _check_resumed(options)
+    output.mkdir(parents=True, exist_ok=True)
+    with atomic_write(output / "config.yaml") as stream:
+        stream.write(config_text("train", options))
+    checkpoint = last_checkpoint(output)
+    if checkpoint is None:
+        (output / "best.json").unlink(missing_ok=True)  # of a training that was killed before its first checkpoint
+    cut_csv(output / "training_log.csv", int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1)
+
+
 def _check_resumed(options: Options) -> None:
     """Refuses to resume with other options: the order of the data would be another."""
     path = options.output_dir / "config.yaml"
@@ -185,7 +199,7 @@ def _train(options: Options, loss: Loss, mixture: Mixture, development: Developm
     from .collator import Collator
     from .development import Judge
     from .ranker import PointwiseRanker
-    from .trainer import CHECKPOINTS, RankingTrainer, cut_csv, last_checkpoint, read_best
+    from .trainer import CHECKPOINTS, RankingTrainer, last_checkpoint, read_best
 
     quiet: Any = transformers_logging
     quiet.set_verbosity_error()
@@ -200,8 +214,6 @@ def _train(options: Options, loss: Loss, mixture: Mixture, development: Developm
     collator = Collator(ranker.tokenizer, ranker.layout, options.token_budget or default_budget(device))
     judge = Judge(development, collator) if development is not None else None
     checkpoint = last_checkpoint(output) if options.resume else None
-    if checkpoint is None:
-        (output / "best.json").unlink(missing_ok=True)  # of a training that was killed before its first checkpoint
     arguments = TrainingArguments(
         output_dir=str(output / CHECKPOINTS),
         per_device_train_batch_size=options.per_device_train_batch_size,
@@ -240,7 +252,6 @@ def _train(options: Options, loss: Loss, mixture: Mixture, development: Developm
         judge=judge,
         patience=options.early_stopping_patience,
     )
-    cut_csv(output / "training_log.csv", _step_of(checkpoint))
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.monotonic() - started
@@ -254,10 +265,6 @@ def _train(options: Options, loss: Loss, mixture: Mixture, development: Developm
     console.out(f"{output}: {value}")
     if options.push_to_hub:
         _push(output, options.push_to_hub)
-
-
-def _step_of(checkpoint: Path | None) -> int:
-    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1
 
 
 def _push(output: Path, repository: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 import time
 from collections import deque
 from pathlib import Path
@@ -173,7 +172,8 @@ class RankingTrainer(Trainer):
         return 0
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        self.ranker.save(Path(output_dir or str(self.args.output_dir)))
+        if self.is_world_process_zero():
+            self.ranker.save(Path(output_dir or str(self.args.output_dir)))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         self.ranker.load(Path(resume_from_checkpoint))
@@ -212,7 +212,6 @@ def last_checkpoint(output: Path) -> Path | None:
         try:
             state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            shutil.rmtree(folder, ignore_errors=True)
             continue
         found.append((int(state["global_step"]), folder))
     return max(found)[1] if found else None
