@@ -16,11 +16,13 @@ import yaml
 from safetensors.torch import load_file, save_file
 from sparring.rerank.batching import TokenStore
 from sparring.rerank.checkpoints import Checkpoint
-from sparring.rerank.engine import Engine
-from sparring.rerank.errors import InputError, UsageError
+from sparring.rerank.engine import Engine, open_scorer
+from sparring.rerank.errors import InputError, MissingResourceError, UsageError
 from sparring.rerank.models import load, pair_rm
 from sparring.rerank.models.causal_pair import PROMPT
+from sparring.rerank.pair_head import PairHead
 from sparring.rerank.runs import read_run
+from sparring.rerank.vocabulary import Scorer
 from test_commands import collection, rerank  # noqa: F401
 from test_models_pointwise import topics_of
 from tiny_generators import save_causal
@@ -282,13 +284,112 @@ def test_prompts_and_answers_of_ones_own(tmp_path: Path) -> None:
         load(str(save_classifier(tmp_path / "bert", "bert") / "."), family="causal_pair")
 
 
+def save_late_pair(folder: Path, kind: str = "electra", rank: int = 3) -> Path:
+    """A tiny random encoder with a pair head."""
+    from transformers import AutoModel
+
+    tokenizer = tiny_models.TOKENIZERS[kind]()
+    config = tiny_models.classifier_config(kind, len(tokenizer), pad=tokenizer.pad_token_id)
+    torch.manual_seed(5)
+    body = AutoModel.from_config(config)
+    tiny_models.enlarge(body)
+    body.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    head = PairHead(config.hidden_size, width=6, rank=rank)
+    tiny_models.enlarge(head, 3.0)
+    head.save(folder)
+    return state_family(folder, "late_pair")
+
+
+@pytest.mark.parametrize("kind", ["electra", "bert", "xlm-roberta", "modernbert"])
+def test_late_pair_equals_its_formula_on_the_encoders_states(tmp_path: Path, kind: str) -> None:
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = save_late_pair(tmp_path / kind, kind)
+    topic = topics_of(1, 5)[0]
+    found = open_scorer(load(str(folder)), device="cpu", dtype="float32", token_budget=60)([topic], [PAIRS])[0]
+    body = AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
+    encoded = AutoTokenizer.from_pretrained(folder)(
+        [topic.query] * 5, list(topic.texts), padding=True, return_tensors="pt"
+    )
+    weights = {
+        name: tensor.double().numpy() for name, tensor in load_file(folder / "pair_head.safetensors").items()
+    }
+    with torch.inference_mode():
+        states = body(**encoded).last_hidden_state[:, 0].double().numpy()
+    z = np.tanh(states @ weights["dense.weight"].T + weights["dense.bias"])
+    left, right = z @ weights["left.weight"].T, z @ weights["right.weight"].T
+    utility = (z @ weights["utility.weight"].T)[:, 0]
+    expected = [utility[i] - utility[j] + left[i] @ right[j] - right[i] @ left[j] for i, j in PAIRS]
+    np.testing.assert_allclose(logit(found), expected, atol=1e-5)
+    head = PairHead.load(folder, states.shape[1])
+    with torch.inference_mode():
+        table = head(torch.from_numpy(states).float()).numpy()
+    np.testing.assert_allclose(table[PAIRS[:, 0], PAIRS[:, 1]], expected, atol=1e-5)
+    assert (table == -table.T).all() and np.std(expected) > 0.05
+
+
+def test_late_pair_is_antisymmetric_and_encodes_each_candidate_once(tmp_path: Path) -> None:
+    model = load(str(save_late_pair(tmp_path / "m")))
+    scorer = open_scorer(model, device="cpu", dtype="float32")
+    assert isinstance(scorer, Scorer) and scorer.width == 2
+    topics = topics_of(3, 5)
+    heard: list[tuple[int, int, float]] = []
+    outcomes = scorer(
+        topics, [PAIRS, PAIRS[:0], PAIRS[:3]], lambda t, r, o: heard.extend(zip(t, r, o, strict=True))
+    )
+    table = np.full((5, 5), 0.5)
+    table[PAIRS[:, 0], PAIRS[:, 1]] = outcomes[0]
+    np.testing.assert_allclose(table + table.T, 1, atol=1e-15)
+    assert [len(o) for o in outcomes] == [20, 0, 3] and len(heard) == 23
+    assert all(outcomes[t][r] == o for t, r, o in heard)
+    stats = scorer.stats
+    assert (stats.groups, stats.sequences) == (23, 5 + len(np.unique(PAIRS[:3])))
+    scorer(topics, [PAIRS[::-1]] * 3)
+    assert (stats.groups, stats.sequences) == (83, 15)
+    known = [np.full(20, np.nan), np.full(20, np.nan), np.full(20, 0.25)]
+    assert (scorer(topics, [PAIRS] * 3, known=known)[2] == 0.25).all()
+
+
+def test_late_pair_does_not_depend_on_the_batch(tmp_path: Path) -> None:
+    model = load(str(save_late_pair(tmp_path / "m", "bert")))
+    topics, groups = topics_of(2, 5), [PAIRS, PAIRS]
+    alone, together = (
+        np.concatenate(open_scorer(model, device="cpu", dtype="float32", token_budget=budget)(topics, groups))
+        for budget in (1, 5000)
+    )
+    np.testing.assert_allclose(alone, together, atol=1e-6)
+
+
+def test_late_pair_says_what_is_wrong(tmp_path: Path) -> None:
+    folder = save_late_pair(tmp_path / "m")
+    topic = topics_of(1, 5)[0]
+    scorer = open_scorer(load(str(folder)), device="cpu", dtype="float32")
+    for rows, message in ((PAIRS[:, :1], "groups of 2"), (PAIRS + 1, "outside its 5 candidates")):
+        with pytest.raises(UsageError, match=message):
+            scorer([topic], [rows])
+    before = load(str(folder)).fingerprint
+    PairHead(32, 6, 3).save(folder)
+    assert load(str(folder)).fingerprint != before
+    PairHead(16, 6, 3).save(folder)
+    with pytest.raises(InputError, match="not the head of a late pair model of width 32"):
+        load(str(folder))
+    (folder / "pair_head.safetensors").unlink()
+    with pytest.raises(MissingResourceError, match=r"holds no pair_head\.safetensors"):
+        load(str(folder))
+    with pytest.raises(InputError, match="'deberta-v2' is no encoder of this family"):
+        load(str(save_classifier(tmp_path / "deberta", "deberta-v2")), family="late_pair")
+
+
+@pytest.mark.parametrize("save", [save_duo, save_late_pair], ids=["duo", "late_pair"])
 @pytest.mark.parametrize("order", ["random", "both"])
 def test_rerank_with_a_pair_model_from_the_command_line(
     collection: Path,  # noqa: F811
     tmp_path: Path,
     order: str,
+    save: Any,
 ) -> None:
-    model = save_duo(tmp_path / "duo", "electra", 3)
+    model = save(tmp_path / "pairs", "electra", 3)
     flags = ("--schedule", "random(rate=0.2)", "--aggregator", "bradley_terry", "--order", order)
     for output in (tmp_path / "a.run", tmp_path / "b.run"):
         assert rerank(collection, model, output, *flags, "--tag", "duo") == 0
