@@ -70,6 +70,25 @@ class ScoringOptions(DatasetOptions, CommonOptions):
     on_error: Literal["stop", "skip"] = "stop"
     """What to do with a malformed line of the run."""
 
+    def read_run(self) -> Run:
+        """The run that these flags name."""
+        return read_run(
+            self.run,
+            on_error=self.on_error,
+            encoding=self.encoding,
+            encoding_errors=self.encoding_errors,
+        )
+
+    def candidates(self, run: Run) -> CandidateSet:
+        """The candidates of a run, checked against the dataset that these flags name."""
+        return candidates(
+            run,
+            self.open_dataset(),
+            depth=self.depth,
+            allow_missing_queries=self.allow_missing_queries,
+            missing_limit=self.missing_limit,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -95,28 +114,19 @@ class Job:
         }
 
 
-def prepare(options: ScoringOptions) -> Job:
-    """Checks every input and loads the model; raises before any work is done."""
+def prepare(options: ScoringOptions, run: Run | None = None) -> Job:
+    """Checks every input and loads the model; raises before any work is done.
+
+    ``run`` stands in for the one that the options name, where a command has changed its candidates.
+    """
     from ..engine import open_scorer
     from ..models import load
 
     started = time.perf_counter()
     if not 0 <= options.missing_limit <= 1:
         raise UsageError(f"--missing-limit {options.missing_limit} is no share between 0 and 1")
-    run = read_run(
-        options.run,
-        on_error=options.on_error,
-        encoding=options.encoding,
-        encoding_errors=options.encoding_errors,
-    )
-    dataset = options.open_dataset()
-    topics = candidates(
-        run,
-        dataset,
-        depth=options.depth,
-        allow_missing_queries=options.allow_missing_queries,
-        missing_limit=options.missing_limit,
-    )
+    run = run or options.read_run()
+    topics = options.candidates(run)
     schedule = registry.schedules.parse(options.schedule) if options.schedule else None
     passages = registry.passages.parse(options.passages) if options.passages else None
     model = load(options.model, family=options.family, revision=options.revision, max_length=options.max_length)
@@ -131,7 +141,7 @@ def prepare(options: ScoringOptions) -> Job:
         token_budget=options.token_budget,
         deterministic=options.deterministic,
     )
-    inputs = {"run": options.run, **dataset.files()}
+    inputs = {"run": options.run, **topics.dataset.files()}
     return Job(run, topics, model, engine, passages, schedule, inputs, started)
 
 
