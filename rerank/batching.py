@@ -294,6 +294,7 @@ def plan(
     budget: int,
     padded: bool,
     query: NDArray[np.int64] | None = None,
+    common: NDArray[np.int64] | None = None,
 ) -> Iterator[NDArray[np.int64]]:
     """Groups of each batch: sorted by length, longest first, filled up to ``budget`` tokens (one group at least).
 
@@ -301,10 +302,14 @@ def plan(
         tokens, longest, members: of each group its tokens, those of its longest sequence, its sequences, (G,).
         padded: count a batch as rows of its longest sequence instead of true tokens.
         query: sort by this first, so that groups of one query come together, (G,).
+        common: tokens of each group that are computed once for its query, (G,).
     """
     first = np.zeros_like(tokens) if query is None else query
     order = np.lexsort((np.arange(len(tokens)), -tokens, -longest, first))
-    cost, count = np.cumsum(tokens[order]), np.cumsum(members[order])
+    own = tokens[order]
+    if common is not None:
+        own[1:] -= np.where(first[order][1:] == first[order][:-1], common[order][1:], 0)
+    cost, count = np.cumsum(own), np.cumsum(members[order])
     start = 0
     while start < len(order):
         if padded:

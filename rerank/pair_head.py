@@ -1,7 +1,7 @@
 """The head of late pair models: antisymmetric preferences from one vector per passage.
 
-With v_i the vector of a passage (read together with the query) and z_i = tanh(W v_i + b), the logit of "i is better
-than j" is
+With v_i the vector of a passage (read together with the query) and z_i = tanh(W v_i + b), the logit of "i is
+better than j" is
 
     u . (z_i - z_j)  +  (L z_i) . (R z_j) - (R z_i) . (L z_j)
 

@@ -76,8 +76,15 @@ class Shard:
             members,
             budget,
             not self.model.packed,
-            self.sequences.query[starts] if self.model.template.by_query and self.model.packed else None,
+            *self._by_query(starts),
         )
+
+    def _by_query(self, starts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]] | tuple[()]:
+        """Of each group its query and the tokens before its passages, where the model computes these once."""
+        template = self.model.template
+        if not (template.by_query and self.model.packed):
+            return ()
+        return self.sequences.query[starts], self.sequences.pieces[starts, : template.beginning].sum(axis=1)
 
 
 def split_topics(groups: Sequence[Groups]) -> Iterator[list[int]]:

@@ -104,6 +104,7 @@ def test_a_common_beginning_is_computed_once(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert alone.stats.computed == alone.stats.tokens == shared.stats.tokens
     assert shared.stats.computed < 0.4 * shared.stats.tokens  # a prompt of about 150 tokens, texts of 30
+    assert shared.stats.batches == -(-shared.stats.computed // 3000)  # the budget counts what is computed
 
 
 def test_beginnings_that_differ_are_not_shared(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 O(n) encoder passes give all O(n^2) preferences: the vectors are the first token's states of ``[CLS] query [SEP]
 passage [SEP]``, the head and its formula are in `sparring.rerank.pair_head`. On disk a late pair model is a
-transformers encoder (``model.safetensors``, tokenizer, ``config.json`` with ``"sparring_family": "late_pair"``) and
-``pair_head.safetensors``.
+transformers encoder (``model.safetensors``, tokenizer, ``config.json`` with ``"sparring_family": "late_pair"``)
+and ``pair_head.safetensors``.
 """
 
 from __future__ import annotations
@@ -226,7 +226,7 @@ class LatePair:
                 yield shard, chosen, batch.pin() if self.device.type == "cuda" else batch
 
     def _forward(self, batch: Batch, part: Callable[[NDArray[np.int64]], Batch]) -> NDArray[np.float64]:
-        """Features of a batch on the host; out of memory halves the budget. ``part`` makes a batch of some rows."""
+        """Features of a batch on the host; out of memory halves the budget. ``part`` makes a batch of rows."""
         self.stats.count_batch(batch, True)
         try:
             return np.asarray(self.model.forward(batch.to(self.device)).cpu().numpy(), np.float64)
