@@ -1,0 +1,97 @@
+"""Vectors of texts or pairs, each computed once, and any number of lists scored from them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .batching import Batch, TokenStore, build_sequences, gather, plan
+from .errors import UsageError
+from .statistics import EngineStats
+from .templates import Template, Truncation
+from .vocabulary import Candidates, Groups, Outcomes, Sink
+
+CACHED = 1 << 17
+Pair = tuple[str, str]
+
+
+class Encoder(Protocol):
+    """What turns packed batches of one passage slot into vectors."""
+
+    tokenizer: object
+    template: Template
+    truncation: Truncation
+    first_position: int
+
+    def states(self, batch: Batch) -> torch.Tensor:
+        """Vectors (S, H) in fp32."""
+        ...
+
+
+class VectorStore:
+    """Vectors of (query, passage) pairs, each pair encoded once, in batches of about ``token_budget`` tokens."""
+
+    def __init__(self, encoder: Encoder, device: torch.device, token_budget: int, stats: EngineStats) -> None:
+        self._encoder, self._device, self._budget, self._stats = encoder, device, token_budget, stats
+        self._tokens = TokenStore(encoder.tokenizer, encoder.truncation.max_length)
+        self._known: dict[Pair, torch.Tensor] = {}
+
+    def __call__(self, pairs: Sequence[Pair]) -> torch.Tensor:
+        """Vectors of the pairs in their order, (n, H), on the device."""
+        if len(self._known) > CACHED:
+            self._known.clear()
+            self._tokens.clear()
+        fresh = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]
+        if fresh:
+            self._encode(fresh)
+        return torch.stack([self._known[pair] for pair in pairs])
+
+    def _encode(self, pairs: Sequence[Pair]) -> None:
+        encoder, store = self._encoder, self._tokens
+        query = store.entries([query for query, _ in pairs])
+        passages = store.entries([text for _, text in pairs])[:, None]
+        each = np.arange(len(pairs), dtype=np.int64)
+        sequences = build_sequences(store, encoder.template, encoder.truncation, query, passages, each)
+        self._stats.sequences += len(pairs)
+        self._stats.tokens += int(sequences.tokens.sum())
+        self._stats.truncated_passages += int(sequences.passage_cut.sum())
+        self._stats.empty_texts += sum(not text or text.isspace() for _, text in pairs)
+        for chosen in plan(sequences.tokens, sequences.tokens, np.ones_like(each), self._budget, False):
+            batch = gather(store, encoder.template, sequences, chosen, encoder.first_position)
+            self._stats.count_batch(batch, True)
+            vectors = encoder.states(batch.to(self._device))
+            self._known.update(zip((pairs[i] for i in chosen.tolist()), vectors, strict=True))
+
+
+ScoreList = Callable[[Candidates, NDArray[np.int64]], NDArray[np.float64]]
+
+
+def score_lists(
+    topics: Sequence[Candidates], groups: Sequence[Groups], score: ScoreList, stats: EngineStats, sink: Sink | None
+) -> list[Outcomes]:
+    """Outcomes of every list, one after the other; ``score`` is given a topic and positions in it.
+
+    Raises UsageError where a group names a position outside its topic.
+    """
+    start = time.perf_counter()
+    results = []
+    for index, (topic, rows) in enumerate(zip(topics, groups, strict=True)):
+        if rows.ndim != 2 or (rows.size and rows.max() >= len(topic)):
+            raise UsageError(f"topic {topic.qid}: a group names a position outside its {len(topic)} candidates")
+        outcomes = np.full(rows.shape, np.nan)
+        for number, row in enumerate(rows):
+            real = row >= 0
+            if real.any():
+                outcomes[number, real] = score(topic, row[real].astype(np.int64))
+            stats.groups += 1
+            if sink is not None:
+                sink(np.array([index]), np.array([number]), outcomes[number : number + 1])
+        results.append(outcomes)
+    stats.seconds += time.perf_counter() - start
+    stats.count_ties(results)
+    return results
