@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from .. import console, registry
 from ..cli import CommonOptions
@@ -18,12 +18,13 @@ from ..errors import UsageError
 from ..ledger import Ledger
 from ..passages import Passages, Windowed
 from ..pipeline import Ranked, rerank
-from ..play import Order, check_widths
+from ..play import Order, Play, check_widths, topic_rng
 from ..runs import Run, read_run
 from ..signals import resumable
 from ..vocabulary import Aggregator, Schedule, Scorer
 from . import DatasetOptions
 
+SAMPLE = 64  # groups that a dry run scores to say how long all of them take
 DEFAULT_SCHEDULES = {1: "pointwise", 2: "bayes", None: "whole"}
 
 
@@ -159,20 +160,37 @@ def ranked_topics(job: Job, options: ScoringOptions, aggregator: Aggregator | No
         )
 
 
+class LedgerFlags(Protocol):
+    """The flags that say where outcomes are kept."""
+
+    @property
+    def output(self) -> Path: ...
+    @property
+    def ledger(self) -> Path | None: ...
+    @property
+    def fresh(self) -> bool: ...
+
+
 @contextlib.contextmanager
 def recorded(job: Job, options: ScoringOptions) -> Iterator[Scorer]:
-    """The engine behind a ledger: the named one, or one beside the output that is removed when all is done."""
-    own = options.output.with_name(f".{options.output.name}.ledger")
-    path = options.ledger or own
+    """The job's engine behind a ledger, and its passages before that."""
+    with behind_ledger(job.engine, options) as scorer:
+        yield Windowed(scorer, job.model.tokenizer, job.passages) if job.passages else scorer
+
+
+@contextlib.contextmanager
+def behind_ledger(engine: Scorer, options: LedgerFlags) -> Iterator[Scorer]:
+    """A scorer behind a ledger: the named one, or one beside the output that is removed when all is done."""
+    path = options.ledger or options.output.with_name(f".{options.output.name}.ledger")
     resume = shlex.join(["sparring", *sys.argv[1:]])
     with Ledger.open(path) as ledger, resumable(resume, ledger.flush):
-        scorer = ledger.wrap(job.engine, fresh=options.fresh or options.ledger is None)
-        yield Windowed(scorer, job.model.tokenizer, job.passages) if job.passages else scorer
+        scorer = ledger.wrap(engine, fresh=options.fresh or options.ledger is None)
+        yield scorer
         if scorer.hits:
             console.log.info("%d outcomes came from %s", scorer.hits, path)
 
 
-def discard_ledger(options: ScoringOptions) -> None:
+def discard_ledger(options: LedgerFlags) -> None:
     """Removes the ledger beside the output, once the output is in place."""
     if options.ledger is None:
         for suffix in ("", "-wal", "-shm"):
@@ -180,8 +198,25 @@ def discard_ledger(options: ScoringOptions) -> None:
             path.unlink(missing_ok=True)
 
 
-def plan(job: Job) -> None:
-    """What ``--dry-run`` prints: how much there is to do."""
-    console.out(
-        f"{len(job.topics)} topics, {job.topics.pairs} candidates, schedule {job.schedule}, model {job.model.name}"
+def plan(job: Job, options: ScoringOptions) -> None:
+    """What ``--dry-run`` prints: the groups of the first round, and the time they take, from a sample of them."""
+    groups, sample = 0, None
+    for topic in job.topics:
+        rng = topic_rng(options.seed, topic.qid)
+        play = Play(topic, job.schedule, job.model.width, options.order, rng, options.budget)
+        asked = play.start()
+        if asked is None:
+            continue
+        groups += len(asked)
+        sample = sample or (topic, asked[:SAMPLE])
+    text = (
+        f"{len(job.topics)} topics, {job.topics.pairs} candidates, schedule {job.schedule}, model {job.model.name}: "
+        f"{groups} groups in the first round"
     )
+    if sample is not None:
+        job.engine([sample[0]], [sample[1]])  # warm
+        start = time.perf_counter()
+        job.engine([sample[0]], [sample[1]])
+        seconds = (time.perf_counter() - start) * groups / len(sample[1])
+        text += f", about {seconds:.0f} s"
+    console.out(text)
