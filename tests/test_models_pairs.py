@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from sparring.rerank.batching import TokenStore
 from sparring.rerank.checkpoints import Checkpoint
 from sparring.rerank.engine import Engine, open_scorer
-from sparring.rerank.errors import InputError, MissingResourceError, UsageError
+from sparring.rerank.errors import InputError, MissingResourceError, SparringError, UsageError
 from sparring.rerank.models import load, pair_rm
 from sparring.rerank.models.causal_pair import PROMPT
 from sparring.rerank.pair_head import PairHead
@@ -359,6 +359,15 @@ def test_late_pair_does_not_depend_on_the_batch(tmp_path: Path) -> None:
         for budget in (1, 5000)
     )
     np.testing.assert_allclose(alone, together, atol=1e-6)
+
+
+def test_late_pair_vectors_that_say_nothing_stop_the_run(tmp_path: Path) -> None:
+    folder = save_late_pair(tmp_path / "m")
+    head = PairHead(32, 6, 3)
+    torch.nn.init.zeros_(head.dense.weight)
+    head.save(folder)
+    with pytest.raises(SparringError, match="20 passages have the same vector"):
+        open_scorer(load(str(folder)), device="cpu", dtype="float32")(topics_of(4, 5), [PAIRS] * 4)
 
 
 def test_late_pair_says_what_is_wrong(tmp_path: Path) -> None:

@@ -31,14 +31,15 @@ class CausalPair:
     put as it is, ``Answer:`` after the default prompt. ``first`` and ``second`` are the answers, one token each.
     """
 
-    prompt: str = PROMPT
+    prompt: str | None = None
     first: str = "A"
     second: str = "B"
     chat: bool = True
     max_length: int | None = None
 
     def __post_init__(self) -> None:
-        check_placeholders(self.prompt, ("query", "a", "b"))
+        if self.prompt is not None:
+            check_placeholders(self.prompt, ("query", "a", "b"))
 
     def claims(self, checkpoint: Checkpoint) -> bool:
         """None: nothing in a chat model's config says that it shall compare; name the family."""
@@ -50,11 +51,11 @@ class CausalPair:
         if not hasattr(module, "lm_head"):
             raise InputError(f"{checkpoint.name}: {checkpoint.architecture} has no answers to choose from")
         tokenizer = load_tokenizer(checkpoint)
-        text = chat_prompt(tokenizer, self.prompt) if self.chat else None
+        text = chat_prompt(tokenizer, self.prompt or PROMPT) if self.chat else None
         words = (self.first, self.second)
         bos = False
         if text is None:
-            text = self.prompt + CUE if self.prompt == PROMPT else self.prompt
+            text = self.prompt or PROMPT + CUE
             if not text[-1].isspace():
                 words = (f" {self.first}", f" {self.second}")
             begun = tokenizer("a")["input_ids"]

@@ -28,7 +28,7 @@ from ..files import sha256
 from ..pair_head import HEAD_FILE, PairHead, pair_logits
 from ..registry import families
 from ..shards import Shard, build_shard, prefetch, split_topics
-from ..statistics import EngineStats
+from ..statistics import EngineStats, SelfCheck
 from ..templates import Truncation, pair_template
 from ..vocabulary import Candidates, Groups, Outcomes, Sink
 from . import clamp_length, fingerprint, load_pretrained, load_tokenizer
@@ -197,10 +197,12 @@ class LatePair:
             }  # equal texts once, the first of them
             new = sorted(position for key, position in keys.items() if key not in self._features)
             fresh.append(np.array(new, np.int32)[:, None])
+        found: list[NDArray[np.float64]] = []
         work = prefetch(self._batches(topics, fresh))
         try:
             for shard, chosen, batch in work:
                 values = self._forward(batch, lambda half, shard=shard, chosen=chosen: shard.batch(chosen[half]))  # type: ignore[misc]
+                found.append(values)
                 for t, row, feature in zip(*(x.tolist() for x in shard.owner(chosen)), values, strict=True):
                     if not np.isfinite(feature).all():
                         raise SparringError(
@@ -211,6 +213,11 @@ class LatePair:
                     self._features[_key(topics[t], int(fresh[t][row, 0]))] = feature
         finally:
             work.close()
+        vectors = np.concatenate(found) if found else np.empty((0, 1))
+        if len(vectors) >= SelfCheck.LEAST and np.ptp(vectors, axis=0).max() <= 1e-7 * np.abs(vectors).max():
+            raise SparringError(
+                f"{self.model.name}: {len(vectors)} passages have the same vector: the head or the encoder is wrong"
+            )
 
     def _batches(
         self, topics: Sequence[Candidates], fresh: Sequence[Groups]
