@@ -14,7 +14,7 @@ from ..rerank.console import log
 from ..rerank.errors import InputError, UsageError
 from ..rerank.preferences import Stored, read_preferences
 from ..rerank.runs import Run
-from ..rerank.vocabulary import Candidates, Groups, Outcomes, Sink
+from ..rerank.vocabulary import Candidates, Groups, Outcomes, Preferences, Sink
 from .qrels import Qrels
 from .rank_values import Judged
 
@@ -88,8 +88,8 @@ def open_arena(
         qid, docids = stored.qids[t], stored.docids[t]
         matrices[qid] = _matrix(preferences, stored, t)
         prior = stored.preferences.topic(t).prior
-        scores = np.zeros(len(docids)) if prior is None else prior
-        topics.append(Candidates(qid, "", docids, [""] * len(docids), scores))
+        texts = [""] * len(docids)
+        topics.append(Candidates(qid, "", docids, texts, np.zeros(len(docids)) if prior is None else prior))
     judged = None if qrels is None else _judged(topics, qrels)
     scores = None if pointwise is None else tuple(_pointwise(topic, pointwise) for topic in topics)
     tokens = _pair_tokens(preferences) if pair_tokens is None else pair_tokens
@@ -106,9 +106,11 @@ def open_arena(
     )
 
 
-def _matrix(path: Path, stored: Stored, t: int) -> Matrix:
-    """P(i beats j), i shown first, (n, n); the mean over repeated comparisons, NaN on the diagonal."""
-    said = stored.preferences.topic(t)
+def stored_matrix(said: Preferences) -> Matrix:
+    """P(i beats j), i shown first, of one topic, (n, n): the mean over repeated comparisons.
+
+    A pair that was compared in one order only is taken to be the same in the other; NaN where it was in neither.
+    """
     n = int(said.sizes[0])
     weight = np.ones(len(said.first)) if said.weight is None else said.weight
     flat = said.first.astype(np.int64) * n + said.second
@@ -116,6 +118,12 @@ def _matrix(path: Path, stored: Stored, t: int) -> Matrix:
     wins = np.bincount(flat, weight * said.probability, n * n).reshape(n, n)
     share = np.divide(wins, games, out=np.full((n, n), np.nan), where=games > 0)
     matrix: Matrix = np.where(np.isnan(share), 1 - share.T, share)
+    return matrix
+
+
+def _matrix(path: Path, stored: Stored, t: int) -> Matrix:
+    matrix = stored_matrix(stored.preferences.topic(t))
+    n = len(matrix)
     missing = int(np.isnan(matrix[~np.eye(n, dtype=bool)]).sum()) // 2
     if missing:
         raise InputError(

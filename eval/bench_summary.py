@@ -59,13 +59,25 @@ class Line:
 
 def summarise(columns: Columns, measure: str, margin: float = 0.01, resamples: int = 10_000) -> list[Line]:
     """Lines in the order of the rows: baselines, all pairs, then schedules, aggregators and budgets."""
-    lines = [_line(columns, rows, measure, resamples) for rows in _settings(columns)]
+    lines = _sorted([_line(columns, rows, measure, resamples) for rows in _settings(columns)])
     full = {line.aggregator: line for line in lines if line.schedule == ALL and not line.budget}
     lines = [_tested(line, full.get(line.aggregator), margin) for line in lines]
     adjusted = significance.holm([line.p if line.sampled else math.nan for line in lines])
     lines = [replace(line, p_holm=float(p)) for line, p in zip(lines, adjusted, strict=True)]
     chosen = front([line for line in lines if line.schedule not in ("oracle", "random order")])
     return [replace(line, front=line in chosen) for line in lines]
+
+
+def _sorted(lines: list[Line]) -> list[Line]:
+    """Budgets of one schedule and aggregator below one another; everything else as it came."""
+    names = {name: place for place, name in enumerate(dict.fromkeys(line.schedule for line in lines))}
+    judges = {name: place for place, name in enumerate(dict.fromkeys(line.aggregator for line in lines))}
+
+    def key(line: Line) -> tuple[bool, int, int, float]:
+        calls = line.cost["comparisons"]
+        return line.sampled, names[line.schedule], judges[line.aggregator], calls if line.sampled else 0
+
+    return sorted(lines, key=key)
 
 
 def _settings(columns: Columns) -> list[NDArray[np.int64]]:
@@ -87,7 +99,9 @@ def _line(columns: Columns, rows: NDArray[np.int64], measure: str, resamples: in
     cost = {name: float(np.mean(columns[name][rows].astype(np.float64))) for name in COST}
     first = rows[0]
     return Line(
-        *(str(columns[name][first]) for name in ("schedule", "aggregator", "budget")),
+        schedule=str(columns["schedule"][first]),
+        aggregator=str(columns["aggregator"][first]),
+        budget=str(columns["budget"][first]),
         topics=len(qids),
         mean=float(values.mean()),
         mean_low=low,

@@ -24,11 +24,13 @@ def summary_table(lines: Sequence[Line], measure: str, margin: float, digits: in
         "verdict",
     ]
     header += ["tau", "top-k overlap", "calls", "rounds", *(["tokens"] if tokens else []), "ms/topic", "front"]
-    rows, rules, last = [], set(), ""
+    rows: list[list[str]] = []
+    rules: set[int] = set()
+    last = ("", "")
     for line in lines:
-        if line.schedule != last and rows:
+        if (line.schedule, line.aggregator) != last and line.sampled:
             rules.add(len(rows))
-        last = line.schedule
+        last = (line.schedule, line.aggregator)
         cost = line.cost
         rows.append(
             [

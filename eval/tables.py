@@ -102,11 +102,11 @@ def render(evaluation: Evaluation, form: str = "text", per_topic: bool = False, 
         return json.dumps(_as_json(evaluation, per_topic), indent=2, ensure_ascii=False) + "\n"
     if form == "tsv":
         return (_topic_table(evaluation, None) if per_topic else _long_table(evaluation)).tsv()
-    table = _topic_table(evaluation, digits) if per_topic else _run_table(evaluation, digits)
+    table = _topic_table(evaluation, digits) if per_topic else render_table(evaluation, digits)
     return {"text": table.text, "latex": table.latex, "markdown": table.markdown}[form]()
 
 
-def _run_table(evaluation: Evaluation, digits: int) -> Table:
+def render_table(evaluation: Evaluation, digits: int = 4) -> Table:
     """A row per run; with a baseline, difference and corrected p-value behind every measure."""
     compared = evaluation.baseline is not None
     header = ["run", "topics"]

@@ -33,7 +33,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("sparring.eval.bench", "play schedules on stored preferences: quality against comparisons"),
     "simulate": ("sparring.eval.simulate", "preferences of a simulated judge on real qrels, for the bench"),
     "train": ("sparring.train.train", "train a reranker or retriever"),
+    "report": ("sparring.eval.report", "one page of runs, benches, preferences, throughput and training"),
     "bench-throughput": ("sparring.eval.throughput", "measure pairs per second against other libraries"),
+    "mine": ("sparring.train.mine", "find hard negatives for judged queries"),
+    "distill": ("sparring.train.distill", "write a teacher's scores or pair probabilities as training data"),
     "list": ("sparring.rerank.commands.list", "list the models, schedules, aggregators, losses or measures"),
     "doctor": ("sparring.rerank.commands.doctor", "say what is installed, cached and missing"),
 }

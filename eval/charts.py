@@ -1,0 +1,278 @@
+"""The pictures of a report; each takes data and returns a `Picture`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bench_summary import ALL, Line, groups
+from .drawing import DASHES, GRID, INK, MARKERS, MUTED, SERIES, Picture, drawn
+
+Floats = NDArray[np.float64]
+
+
+def budget_curves(lines: Sequence[Line], measure: str, margin: float, name: str = "budgets") -> Picture:
+    """Quality against comparisons, and the difference to all pairs with its interval, a column per aggregator."""
+    found = groups(lines)
+    schedules = list(dict.fromkeys(schedule for schedule, _ in found))
+    aggregators = list(dict.fromkeys(aggregator for _, aggregator in found))
+
+    def draw(plt: Any) -> Any:
+        size = (max(3.5 * len(aggregators), 6.4), 6.2)
+        figure, axes = plt.subplots(
+            2, len(aggregators), figsize=size, sharex=True, sharey="row", squeeze=False, layout="constrained"
+        )
+        for column, aggregator in enumerate(aggregators):
+            top, bottom = axes[0, column], axes[1, column]
+            top.set_title(aggregator)
+            _references(top, lines, aggregator, last=column == len(aggregators) - 1)
+            bottom.axhspan(-margin, margin, color=GRID, alpha=0.6, lw=0)
+            bottom.axhline(0, color=MUTED, lw=0.8)
+            for number, schedule in enumerate(schedules):
+                group = found.get((schedule, aggregator), [])
+                if group:
+                    _curve(top, bottom, group, number, len(schedules))
+            bottom.set_xscale("log")
+            ticks = sorted({round(line.cost["comparisons"]) for line in lines if line.sampled})
+            bottom.set_xticks(ticks, [str(tick) for tick in ticks], rotation=45, fontsize=7)
+            bottom.minorticks_off()
+            bottom.set_xlabel("comparisons per topic")
+        axes[0, 0].set_ylabel(measure)
+        axes[1, 0].set_ylabel("difference to all pairs\n(90 % interval)")
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
+        return figure
+
+    caption = (
+        f"{measure} against the number of comparisons per topic. Above, the mean; below, the difference to all "
+        "pairs with the same aggregator and its 90 % interval over topics: inside the grey band "
+        f"(±{margin:g}) it is equivalent."
+    )
+    return drawn(name, caption, draw)
+
+
+def _references(axes: Any, lines: Sequence[Line], aggregator: str, last: bool) -> None:
+    named = {"first stage": ":", "pointwise": "-."}
+    shown = [(line, named[line.schedule]) for line in lines if line.schedule in named]
+    shown += [(line, "--") for line in lines if line.schedule == ALL and line.aggregator == aggregator]
+    for line, dashes in shown:
+        axes.axhline(line.mean, color=INK, lw=0.9, ls=dashes)
+        label = "all pairs" if line.schedule == ALL else line.schedule
+        axes.annotate(
+            label, (0.99, line.mean), xycoords=("axes fraction", "data"), va="bottom", ha="right", fontsize=7
+        )
+
+
+def _curve(top: Any, bottom: Any, group: Sequence[Line], number: int, count: int) -> None:
+    colour, marker, dashes = (table[number % len(table)] for table in (SERIES, MARKERS, DASHES))
+    x = np.array([line.cost["comparisons"] for line in group])
+    looks = {"color": colour, "marker": marker, "ls": dashes}
+    top.plot(x, [line.mean for line in group], label=group[0].schedule, **looks)
+    beside = x * 1.035 ** (number - (count - 1) / 2)  # side by side on the logarithmic axis
+    y = np.array([line.difference for line in group])
+    spread = np.abs(np.array([[line.low, line.high] for line in group]).T - y)
+    bottom.errorbar(beside, y, yerr=spread, elinewidth=1, capsize=1.5, lw=0.8, **looks)
+
+
+def heat_map(lines: Sequence[Line], measure: str, name: str = "heatmap") -> Picture:
+    """Schedules by aggregators at the smallest, a middle and the largest budget."""
+    found = groups(lines)
+    schedules = list(dict.fromkeys(schedule for schedule, _ in found))
+    aggregators = list(dict.fromkeys(aggregator for _, aggregator in found))
+    budgets = list(dict.fromkeys(line.budget for group in found.values() for line in group))
+    chosen = [budgets[i] for i in sorted({0, (len(budgets) - 1) // 2, len(budgets) - 1})]
+    value = {(line.schedule, line.aggregator, line.budget): line.mean for line in lines if line.sampled}
+    low, high = min(value.values()), max(value.values())
+
+    def draw(plt: Any) -> Any:
+        width = 1.8 + len(chosen) * max(1.0, 0.62 * len(aggregators))
+        height = 1.7 + 0.42 * len(schedules)
+        figure, axes = plt.subplots(
+            1, len(chosen), figsize=(max(width, 6.4), height), sharey=True, squeeze=False, layout="constrained"
+        )
+        for panel, budget in zip(axes[0], chosen, strict=True):
+            table = np.array([[value.get((s, a, budget), np.nan) for a in aggregators] for s in schedules])
+            mesh = panel.pcolormesh(table, cmap="cividis", vmin=low, vmax=high, edgecolors="white", linewidth=1)
+            for (row, column), cell in np.ndenumerate(table):
+                if np.isfinite(cell):
+                    dark = (cell - low) / max(high - low, 1e-9) < 0.55
+                    panel.text(
+                        column + 0.5, row + 0.5, f"{cell:.3f}".lstrip("0"), ha="center", va="center", fontsize=8,
+                        color="#ffffff" if dark else "#101010",
+                    )  # fmt: skip
+            panel.set_title(f"budget {budget}")
+            panel.set_xticks(np.arange(len(aggregators)) + 0.5, aggregators, rotation=35, ha="right")
+            panel.set_yticks(np.arange(len(schedules)) + 0.5, schedules)
+            panel.grid(visible=False)
+            panel.tick_params(length=0)
+        axes[0, 0].invert_yaxis()
+        figure.colorbar(mesh, ax=axes, label=measure, shrink=0.9)
+        return figure
+
+    return drawn(name, f"{measure} of every schedule with every aggregator, at budgets from small to large.", draw)
+
+
+def topic_bars(qids: Sequence[str], differences: Floats, measure: str, title: str, name: str) -> Picture:
+    """Per-topic differences, sorted: which topics a change helped or hurt."""
+    order = np.argsort(-differences, kind="stable")
+    values = differences[order]
+    mean = float(values.mean())
+
+    def draw(plt: Any) -> Any:
+        figure, axes = plt.subplots(figsize=(max(6.4, min(0.16 * len(values), 11)), 2.9), layout="constrained")
+        places = np.arange(len(values))
+        axes.bar(places, values, color=[SERIES[0] if v > 0 else SERIES[1] for v in values], width=0.8)
+        axes.axhline(0, color=INK, lw=0.8)
+        axes.axhline(mean, color=INK, lw=1, ls="--")
+        axes.annotate(
+            f"mean {mean:+.3f}", (0.995 if mean > 0 else 0.005, mean), xycoords=("axes fraction", "data"),
+            ha="right" if mean > 0 else "left", va="bottom" if mean > 0 else "top", fontsize=8,
+        )  # fmt: skip
+        few = len(values) <= 60
+        axes.set_xticks(places if few else [], [qids[i] for i in order] if few else [], rotation=90, fontsize=6)
+        axes.set_xlabel("topics")
+        axes.set_ylabel(f"difference in {measure}")
+        axes.set_title(title)
+        axes.margins(x=0.01)
+        axes.grid(axis="x", visible=False)
+        return figure
+
+    better, worse = int((values > 0).sum()), int((values < 0).sum())
+    caption = f"{title}: {better} topics gain, {worse} lose, {len(values) - better - worse} are unchanged."
+    return drawn(name, caption, draw)
+
+
+def preference_matrix(matrix: Floats, order: Sequence[int], qid: str, name: str = "matrix") -> Picture:
+    """Every outcome of a topic, best candidate first; flips below the diagonal, cycles above it.
+
+    ``matrix`` holds P(i beats j), i shown first, (n, n); ``order`` are positions, best first.
+    """
+    placed = matrix[np.ix_(order, order)]
+    n = len(placed)
+    flips = np.argwhere(np.tril((placed - 0.5) * (placed.T - 0.5) > 0, -1))
+    mean = (placed + 1 - placed.T) / 2
+    beats = np.nan_to_num(mean, nan=0.5) > 0.5
+    through = (beats.astype(np.float64) @ beats) * beats.T  # through[a, b]: c with a > c > b, and b > a
+    cycles = through + through.T
+    upper = np.triu(cycles, 1)
+
+    def draw(plt: Any) -> Any:
+        figure, axes = plt.subplots(figsize=(6.4, 5.6), layout="constrained")
+        mesh = axes.pcolormesh(np.ma.masked_invalid(placed), cmap="PuOr_r", vmin=0, vmax=1, rasterized=True)
+        sure = np.abs(np.nan_to_num(placed, nan=0.5) - 0.5) > 0.3  # dark cells take white marks
+        size = max(1.0, 120.0 / n)
+        colours = np.where(sure, "#ffffff", "#101010")
+        axes.scatter(flips[:, 1] + 0.5, flips[:, 0] + 0.5, s=size**2 / 2, c=colours[tuple(flips.T)], linewidths=0)
+        places = np.argwhere(upper > 0)
+        if len(places):
+            weight = upper[places[:, 0], places[:, 1]]
+            axes.scatter(
+                places[:, 1] + 0.5, places[:, 0] + 0.5, s=(size * 1.6) ** 2 * weight / weight.max(),
+                facecolors="none", edgecolors=colours[tuple(places.T)].tolist(), linewidths=0.7,
+            )  # fmt: skip
+        axes.invert_yaxis()
+        axes.set_aspect("equal")
+        axes.grid(visible=False)
+        axes.set_xlabel("second shown, best candidate left")
+        axes.set_ylabel("first shown, best candidate on top")
+        axes.set_title(f"topic {qid}")
+        figure.colorbar(mesh, ax=axes, label="P(row beats column)", shrink=0.85)
+        return figure
+
+    pairs, triads = n * (n - 1) // 2, round(float(upper.sum()) / 3)
+    caption = (
+        f"All outcomes of topic {qid}. Dots below the diagonal: {len(flips)} of {pairs} pairs whose verdict flips "
+        f"with the order. Rings above it: pairs in cycles, larger for more; {triads} of "
+        f"{n * (n - 1) * (n - 2) // 6} triples are cyclic."
+    )
+    return drawn(name, caption, draw)
+
+
+def rank_changes(
+    before: Sequence[str],
+    after: Sequence[str],
+    labels: dict[str, str],
+    grades: dict[str, int],
+    title: str,
+    name: str,
+) -> Picture:
+    """Where the top of a reranked list came from; ``labels`` are texts, ``grades`` judgements, by docid."""
+    origin = {docid: rank for rank, docid in enumerate(before)}
+    depth = max([len(after), *(origin[d] + 1 for d in after if d in origin)])
+
+    def draw(plt: Any) -> Any:
+        figure, axes = plt.subplots(figsize=(9.2, max(3.0, min(0.1 * depth + 1.6, 5.2))), layout="constrained")
+        for rank, docid in enumerate(after):
+            place = depth * (rank + 0.5) / len(after)
+            start = origin.get(docid)
+            grade = grades.get(docid)
+            good = grade is not None and grade > 0
+            colour = SERIES[0] if good else SERIES[1] if grade == 0 else MUTED
+            if start is not None:
+                axes.plot([0, 1], [start + 0.5, place], color=colour, lw=1.4, ls="-" if good else "--")
+                axes.plot([0], [start + 0.5], marker="o", color=colour)
+                axes.annotate(f"{start + 1}", (-0.02, start + 0.5), ha="right", va="center", fontsize=7)
+            axes.plot([1], [place], marker="o" if good else "x", color=colour)
+            judged = f" [{grade}]" if grade is not None else " [?]"
+            text = labels.get(docid, "") or docid
+            axes.annotate(f"{rank + 1}{judged}  {shortened(text, 78)}", (1.02, place), va="center", fontsize=7.5)
+        axes.set_xlim(-0.1, 3.6)
+        axes.set_ylim(depth, 0)
+        axes.axis("off")
+        axes.set_title(title)
+        return figure
+
+    caption = (
+        f"{title}: rank before on the left, rank after on the right with [grade]. Solid and round: relevant; "
+        "dashed and crossed: judged not relevant or not judged."
+    )
+    return drawn(name, caption, draw)
+
+
+def shortened(text: str, length: int) -> str:
+    """One line of at most ``length`` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= length else line[: length - 1].rstrip() + "…"
+
+
+def training_curves(logs: Sequence[tuple[str, dict[str, Floats]]], name: str = "training") -> Picture:
+    """Loss against steps (with what a constant prediction would have) and the development measure, per log."""
+
+    def draw(plt: Any) -> Any:
+        figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 3.2), layout="constrained")
+        for number, (label, log) in enumerate(logs):
+            looks = {"color": SERIES[number % len(SERIES)], "ls": DASHES[number % len(DASHES)]}
+            left.plot(log["step"], log["loss"], label=label, **looks)
+            left.plot(log["step"], log["constant_loss"], color=MUTED, lw=0.8, ls=":")
+            right.plot(
+                log["value_step"], log["value"], marker=MARKERS[number % len(MARKERS)], label=label, **looks
+            )
+        left.set_ylabel("loss (dotted: constant prediction)")
+        right.set_ylabel("development measure")
+        for axes in (left, right):
+            axes.set_xlabel("step")
+        right.legend()
+        return figure
+
+    return drawn(name, "Training loss and development measure by step.", draw)
+
+
+def rates(rows: Sequence[dict[str, Any]], title: str, name: str) -> Picture:
+    """Pairs per second of every system of a throughput benchmark."""
+
+    def draw(plt: Any) -> Any:
+        figure, axes = plt.subplots(figsize=(7.6, 0.42 * len(rows) + 1.1), layout="constrained")
+        labels = [f"{row['name']} ({row['settings']})" for row in rows][::-1]
+        values = [row["pairs_per_second"] for row in rows][::-1]
+        ours = [SERIES[0] if row["name"].startswith("sparring") else MUTED for row in rows][::-1]
+        axes.bar_label(axes.barh(labels, values, color=ours, height=0.7), fmt=" {:,.0f}", fontsize=8)
+        axes.set_xlabel("pairs per second, tokenisation included")
+        axes.set_title(title)
+        axes.grid(axis="y", visible=False)
+        axes.margins(x=0.12)
+        return figure
+
+    return drawn(name, title, draw)
