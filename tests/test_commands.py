@@ -94,7 +94,8 @@ def test_dry_run_counts_and_writes_nothing(
     collection: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert rerank(collection, model, tmp_path / "out.run", "--dry-run") == 0
-    assert "4 topics, 48 candidates" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "4 topics, 48 candidates" in said and "48 groups in the first round, about" in said
     assert not list(tmp_path.iterdir())
 
 

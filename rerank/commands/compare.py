@@ -31,7 +31,7 @@ def main(options: Options) -> None:
     check_output(options.output, options.overwrite)
     job = prepare(options)
     if options.dry_run:
-        plan(job)
+        plan(job, options)
         return
     kept: list[Preferences] = []
     details = {"model": options.model, "order": options.order, "depth": options.depth, "seed": options.seed}

@@ -40,7 +40,7 @@ def main(options: Options) -> None:
     check_output(options.output, options.overwrite)
     job = prepare(options)
     if options.dry_run:
-        plan(job)
+        plan(job, options)
         return
     tag = options.tag or f"{job.model.name.rstrip('/').split('/')[-1]}-{job.schedule}".replace(" ", "")
     cost = Cost()

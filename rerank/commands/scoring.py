@@ -210,8 +210,8 @@ def plan(job: Job, options: ScoringOptions) -> None:
         groups += len(asked)
         sample = sample or (topic, asked[:SAMPLE])
     text = (
-        f"{len(job.topics)} topics, {job.topics.pairs} candidates, schedule {job.schedule}, model {job.model.name}: "
-        f"{groups} groups in the first round"
+        f"{len(job.topics)} topics, {job.topics.pairs} candidates, schedule {job.schedule}, model {job.model.name}"
+        f": {groups} groups in the first round"
     )
     if sample is not None:
         job.engine([sample[0]], [sample[1]])  # warm
