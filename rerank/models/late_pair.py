@@ -216,7 +216,7 @@ class LatePair:
         vectors = np.concatenate(found) if found else np.empty((0, 1))
         if len(vectors) >= SelfCheck.LEAST and np.ptp(vectors, axis=0).max() <= 1e-7 * np.abs(vectors).max():
             raise SparringError(
-                f"{self.model.name}: {len(vectors)} passages have the same vector: the head or the encoder is wrong"
+                f"{self.model.name}: {len(vectors)} passages have the same vector: head or encoder is wrong"
             )
 
     def _batches(
