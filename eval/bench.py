@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shlex
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +15,7 @@ import numpy as np
 
 from ..rerank import registry
 from ..rerank.cli import CommonOptions
-from ..rerank.console import log, out
+from ..rerank.console import command, log, out
 from ..rerank.errors import SparringError, UsageError
 from ..rerank.files import atomic_write, check_output, sha256, write_meta
 from ..rerank.play import Order, check_widths
@@ -210,7 +208,7 @@ def _fingerprint(options: Options, aggregators: Sequence[str]) -> str:
 
 def _details(options: Options, arena: Arena, seconds: float) -> dict[str, Any]:
     return {
-        "command": shlex.join(["sparring", *sys.argv[1:]]),
+        "command": command(),
         "preferences": str(options.preferences),
         "judge": arena.details,
         "simulation": arena.simulated,

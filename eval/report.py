@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import tyro
 
 from ..rerank.cli import CommonOptions
 from ..rerank.commands import DatasetOptions
-from ..rerank.console import log
+from ..rerank.console import command, log
 from ..rerank.errors import MissingResourceError, UsageError
 from ..rerank.files import atomic_write, check_output, write_meta
 from ..rerank.runs import read_run
@@ -127,9 +126,8 @@ def _log_file(path: Path) -> Path:
 
 
 def _write(options: Options, sections: Sequence[Section]) -> None:
-    command = shlex.join(["sparring", *sys.argv[1:]])
     closing = Section("How to make this page again")
-    closing.command("Every number and picture here is computed from the files that this command names:", command)
+    closing.command("Every number and picture here is computed from the files that this command names:", command())
     text = page(options.title, "Made by sparring.", [*sections, closing])
     with atomic_write(options.output) as stream:
         stream.write(text)

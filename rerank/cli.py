@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("sparring.train.train", "train a reranker or retriever"),
     "report": ("sparring.eval.report", "one page of runs, benches, preferences, throughput and training"),
     "bench-throughput": ("sparring.eval.throughput", "measure pairs per second against other libraries"),
+    "serve": ("sparring.rerank.commands.serve", "serve a reranker over HTTP (POST /rerank)"),
     "mine": ("sparring.train.mine", "find hard negatives for judged queries"),
     "distill": ("sparring.train.distill", "write a teacher's scores or pair probabilities as training data"),
     "list": ("sparring.rerank.commands.list", "list the models, schedules, aggregators, losses or measures"),
@@ -67,6 +68,7 @@ class CommonOptions:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code (0 ok, 2 usage, 3 prerequisite, 4 resource, 5 input, 6 other)."""
     args = list(sys.argv[1:] if arguments is None else arguments)
+    console.remember(args)
     debug = "--debug" in args
     console.configure(quiet="--quiet" in args, debug=debug)
     try:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
 log = logging.getLogger("sparring")
+
+_typed: list[str] = []
 
 
 def configure(quiet: bool = False, debug: bool = False) -> None:
@@ -20,6 +24,16 @@ def configure(quiet: bool = False, debug: bool = False) -> None:
     log.handlers[:] = [handler]
     log.propagate = False
     log.setLevel(logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO)
+
+
+def remember(arguments: Sequence[str]) -> None:
+    """Keeps the words of the command that runs now, for `command`."""
+    _typed[:] = arguments
+
+
+def command() -> str:
+    """The command that runs now, as a user would type it: meta files, cards and reports name it."""
+    return shlex.join(["sparring", *_typed])
 
 
 def out(text: str) -> None:

@@ -9,8 +9,6 @@ import hashlib
 import io
 import os
 import platform
-import shlex
-import sys
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -19,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any, cast
 
+from . import console
 from .errors import UsageError
 
 
@@ -127,7 +126,7 @@ def write_meta(output: Path, tag: str, inputs: Mapping[str, Path], details: Mapp
             "operating system": {"kernel": platform.system(), "release": platform.release()},
             "software": {"python": platform.python_version(), "libraries": versions},
         },
-        "implementation": {"executable": {"cmd": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])}},
+        "implementation": {"executable": {"cmd": console.command()}},
         "data": {
             "inputs": {
                 role: {"path": str(path), "sha256": sha256(path) if path.is_file() else None}

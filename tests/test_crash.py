@@ -60,7 +60,7 @@ def stored(folder: Path) -> int:
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_and_resumed_the_run_ends_in_the_same_bytes(tmp_path, kills):
     rng = seeded()
-    count, pace = (8, 0.002) if kills == 3 else (24, 0.004)
+    count, pace = (8, 0.02) if kills == 3 else (24, 0.03)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()
     broken.mkdir()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..rerank import console
 from ..rerank.files import atomic_write
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ def write_card(
         else "Not measured: no development set was given."
     )
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("sparring", "torch", "transformers"))
-    command = "sparring " + " ".join(map(shlex.quote, sys.argv[1:]))
     text = f"""---
 library_name: sentence-transformers
 pipeline_tag: text-ranking
@@ -57,7 +55,7 @@ scores = model.predict([("a query", "a passage")])
 ## Command
 
 ```
-{command}
+{console.command()}
 ```
 
 Trained in {seconds / 60:.1f} minutes with {versions}; all options are in `config.yaml`, the curve in

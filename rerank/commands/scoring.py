@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -182,8 +180,7 @@ def recorded(job: Job, options: ScoringOptions) -> Iterator[Scorer]:
 def behind_ledger(engine: Scorer, options: LedgerFlags) -> Iterator[Scorer]:
     """A scorer behind a ledger: the named one, or one beside the output that is removed when all is done."""
     path = options.ledger or options.output.with_name(f".{options.output.name}.ledger")
-    resume = shlex.join(["sparring", *sys.argv[1:]])
-    with Ledger.open(path) as ledger, resumable(resume, ledger.flush):
+    with Ledger.open(path) as ledger, resumable(console.command(), ledger.flush):
         scorer = ledger.wrap(engine, fresh=options.fresh or options.ledger is None)
         yield scorer
         if scorer.hits:
