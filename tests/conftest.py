@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-os.environ.update(
-    HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false", NO_PROGRESS="1"
-)
+os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false", NO_PROGRESS="1")
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 LOCAL = ("127.0.0.1", "::1", "localhost")

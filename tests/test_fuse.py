@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from sparring.rerank.cli import main
 from sparring.rerank.runs import read_run
 

@@ -216,6 +216,9 @@ def rescored(queries: Sequence[Query], dataset: Dataset, scorer: Scorer) -> Iter
             own, others = np.split(said[:, 0], [len(query.positives)])
             known = np.flatnonzero(~np.isnan(own))
             if len(known):
-                positives, grades = ([column[i] for i in known] for column in (query.positives, query.grades))
-                query = replace(query, positives=tuple(positives), grades=tuple(grades))
+                query = replace(
+                    query,
+                    positives=tuple(query.positives[i] for i in known),
+                    grades=tuple(query.grades[i] for i in known),
+                )
                 yield replace(query, positive_scores=own[known], scores=others)
