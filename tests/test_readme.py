@@ -1,0 +1,74 @@
+"""The README is true: its first block prints what stands below it, its commands parse, its files and targets exist."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sparring.rerank import registry
+from sparring.rerank.cli import COMMANDS, parse
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    """Every `sparring ...` line of a block that is no Python, continued lines joined, comments left out."""
+    lines = [
+        line.removeprefix("$ ")
+        for language, block in BLOCKS
+        if language != "python"
+        for line in block.replace("\\\n", " ").splitlines()
+    ]
+    return [line for line in lines if re.match(r"sparring [a-z-]+( |$)", line)]
+
+
+def parsed(line: str) -> Any:
+    """A command's options, read by the parser that runs it."""
+    _, name, *arguments = shlex.split(line, comments=True)
+    return parse(importlib.import_module(COMMANDS[name][0]).Options, name, arguments)
+
+
+def test_the_first_block_prints_what_the_readme_shows() -> None:
+    place = next(i for i, (language, _) in enumerate(BLOCKS) if language == "python")
+    (_, code), (shown_as, shown) = BLOCKS[place], BLOCKS[place + 1]
+    assert shown_as == "text"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == shown
+
+
+def test_the_readme_shows_commands() -> None:
+    named = {line.split()[1] for line in commands()}
+    assert {"rerank", "compare", "aggregate", "evaluate"} <= named <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("line", commands())
+def test_its_commands_are_read_by_the_parser(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)  # --config names a file of the project
+    options = parsed(line)
+    for flag, known in (("schedule", registry.schedules), ("aggregator", registry.aggregators)):
+        if spec := getattr(options, flag, None):
+            known.parse(spec)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda p: p.name)
+def test_the_first_line_of_a_config_is_its_command(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    first = path.read_text("utf-8").splitlines()[0].removeprefix("# ")
+    assert f"--config {path.relative_to(ROOT)}" in first
+    assert parsed(first).config == path.relative_to(ROOT)
+
+
+def test_files_and_targets_that_it_names_exist() -> None:
+    files = set(re.findall(r"`((?:rerank|train|eval|configs|tests)/[\w./-]+\.\w+)`", README))
+    assert len(files) >= 5
+    assert not [name for name in files if not (ROOT / name).is_file()]
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.MULTILINE)) <= targets
