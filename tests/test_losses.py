@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sparring.rerank.errors import UsageError
 from sparring.train.losses import losses
-from sparring.train.losses.ndcg import neural_sort
+from sparring.train.losses.listwise import likelihood_terms
+from sparring.train.losses.ndcg import neural_sort, soft_ranks
 from torch import Tensor
 
 SCORES, LABELS = [2.0, 1.0, 0.5, -1.0], [1.0, 3.0, 0.0, 2.0]
@@ -64,18 +65,24 @@ def test_golden_values_of_other_inputs() -> None:
     assert call("lce", [SCORES], [[0, 1, 0, 0]]) == pytest.approx(1.495182, abs=1e-6)
     assert call("infonce", [SCORES], [[0, 1, 0, 0]]) == pytest.approx(1.495182, abs=1e-6)
     circle = "circle(margin=0.25, gamma=10, positive=2"
-    # the reference was computed in fp32, where the last digit is noise
-    assert call(f"{circle})", [SCORES], [LABELS]) == pytest.approx(11.882670, abs=2e-6)
-    assert call(f"{circle}, sigmoid=False)", [probabilities], [LABELS]) == pytest.approx(11.882670, abs=2e-6)
+    assert call(f"{circle})", [SCORES], [LABELS]) == pytest.approx(11.882670, rel=1e-6)
+    assert call(f"{circle}, sigmoid=False)", [probabilities], [LABELS]) == pytest.approx(11.882670, rel=1e-6)
     assert call("multi_similarity(positive=2)", [probabilities], [LABELS]) == pytest.approx(0.965081, abs=1e-6)
     assert call("pair_kl", [[1.2, 0.4]], [[DISTILLED, 0]]) == pytest.approx(0.126018, abs=1e-6)
     logit = [math.log(0.8 / 0.2), math.log(0.3 / 0.7)]
     assert call("ccs", [logit], [[0, 0]]) == pytest.approx(0.1, abs=1e-6)
 
 
-def test_neural_sort_before_sinkhorn() -> None:
-    matrix = neural_sort(torch.tensor([SCORES]), torch.ones(1, 4, dtype=torch.bool), 1.0)
-    np.testing.assert_allclose(matrix[0, 0], [0.68965, 0.25371, 0.05661, 0.00003], atol=1e-5)
+def test_golden_values_on_the_way() -> None:
+    scores, labels = torch.tensor([SCORES], dtype=torch.float64), torch.tensor([LABELS], dtype=torch.float64)
+    mask = torch.ones(1, 4, dtype=torch.bool)
+    np.testing.assert_allclose(
+        neural_sort(scores, mask, 1.0)[0, 0], [0.68965, 0.25371, 0.05661, 0.00003], atol=5e-6
+    )
+    np.testing.assert_allclose(soft_ranks(scores, mask, 1.0)[0], [1.49879, 2.22780, 2.62246, 3.65095], atol=5e-6)
+    terms, real = likelihood_terms(scores, labels, mask)
+    np.testing.assert_allclose(terms[0], [1.495182, 3.241311, 0.201413, 0], atol=1e-6)
+    assert real.all()
 
 
 # --------------------------------------------------------------------------- values worked out in another way
@@ -122,8 +129,16 @@ def test_nce_by_hand() -> None:
     assert call("nce", [SCORES], [[0, 1, 0, 0]]) == pytest.approx(sum(terms))
 
 
-def test_margin_of_contrast_consistent_ranking() -> None:
-    assert call("ccr_margin(margin=2)", [[0.0, 0.5, 3.0]], [[0, 0, 0]]) == pytest.approx(1.5 / 3)
+def test_contrast_consistent_ranking_by_hand() -> None:
+    scores, labels = [[0.0, 0.5, 3.0]], [[0, 0, 0]]
+    assert call("ccr_margin(margin=2)", scores, labels) == pytest.approx(1.5 / 3)
+    # distances to the other two: 0.5 and 3, 0.5 and 2.5, 3 and 2.5
+    assert call("ccr_triplet(margin=2.25)", scores, labels) == pytest.approx((0.25 + 1.75) / 3)
+    sure = [
+        [[9e9, 9e9], [9e9, -9e9], [-9e9, -9e9]]
+    ]  # a third above both thresholds, a third between, a third below
+    assert call("ccr_ordinal", sure, labels) == pytest.approx(0, abs=1e-12)
+    assert call("ccr_ordinal", [[[0.0, 0.0]] * 3], labels) == pytest.approx(1 / 36 + 0.25)
 
 
 def test_cross_entropy_and_ordinal_by_hand() -> None:
@@ -190,9 +205,15 @@ def test_mix_adds_a_weighted_second_loss() -> None:
 
 # ------------------------------------------------------------------------------------------ contracts over all
 
-SHAPES = {"cross_entropy": (3,), "ordinal": (3,), "tsprank_local": ("n",), "tsprank_global": ("n",)}
+SHAPES = {
+    "cross_entropy": (3,),
+    "ordinal": (3,),
+    "ccr_ordinal": (3,),
+    "tsprank_local": ("n",),
+    "tsprank_global": ("n",),
+}
 PAIRS = {"pairrm", "ccs"}
-UNLABELLED = {"ccs", "ccr_margin"}
+UNLABELLED = {"ccs", "ccr_margin", "ccr_triplet", "ccr_ordinal"}
 ALL = [name if name != "mix" else "mix(kl, margin_mse, weight=0.1)" for name in losses.names()]
 VARIANTS = [f"lambdaloss(weighting={w})" for w in ("lambdarank", "ndcgloss1", "ndcgloss2", "none")]
 VARIANTS += [f"lambdaloss(k=3, cut={cut}, reduction=list_mean)" for cut in ("either", "both")]
@@ -307,7 +328,7 @@ def test_a_batch_is_the_mean_of_its_lists(spec: str) -> None:
     assert float(loss(scores, labels, mask)) == pytest.approx(sum(alone) / len(alone), rel=1e-9)
 
 
-POINTWISE = {"bce", "mse", "ordinal", "cross_entropy", "circle", "multi_similarity", "nce", "ccs"}
+POINTWISE = {"bce", "mse", "ordinal", "cross_entropy", "circle", "multi_similarity", "nce", "ccs", "ccr_ordinal"}
 
 
 @pytest.mark.parametrize("spec", [s for s in ALL if s.partition("(")[0] not in POINTWISE | {"pairrm", "pro"}])

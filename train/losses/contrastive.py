@@ -1,4 +1,4 @@
-"""Losses of metric learning and of probes without labels."""
+"""Losses of metric learning: similarities of positives against those of negatives."""
 
 from __future__ import annotations
 
@@ -117,36 +117,3 @@ class NoiseContrastive:
         terms = functional.softplus(torch.where(positives, -logits, logits))
         total = zero_padding(terms, mask).sum(1)
         return reduce(total, positives.any(1) & negatives.any(1), "mean")
-
-
-@losses.register("ccs")
-@dataclass(frozen=True)
-class ContrastConsistent:
-    """Probing without labels: (p+ - (1 - p-))² + min(p+, p-)², p the sigmoids of a statement and its negation.
-
-    Scores are (Q, 2) logits; labels are not read, so the direction is undetermined. Reference: Burns et al., ICLR
-    2023.
-    """
-
-    def __call__(self, scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-        if scores.shape[1] != 2:
-            raise ValueError(f"ccs takes a statement and its negation: scores (Q, 2), not {tuple(scores.shape)}")
-        yes, no = torch.sigmoid(zero_padding(scores, mask)).unbind(1)
-        return reduce((yes + no - 1.0) ** 2 + torch.minimum(yes, no) ** 2, mask.all(1), "mean")
-
-
-@losses.register("ccr_margin")
-@dataclass(frozen=True)
-class ContrastConsistentMargin:
-    """Contrast-consistent ranking of items: every pair is apart by the margin, whichever way: [m - |s_i - s_j|]+.
-
-    Labels are not read, so the direction is undetermined. Reference: Stoehr et al., EACL 2024.
-    """
-
-    margin: float = 1.0
-
-    def __call__(self, scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-        safe = zero_padding(scores, mask)
-        gap = (safe[:, :, None] - safe[:, None, :]).abs()
-        pairs = (mask[:, :, None] & mask[:, None, :]).triu(1)
-        return reduce((self.margin - gap).clamp(min=0.0), pairs, "list_mean")

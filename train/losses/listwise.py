@@ -65,7 +65,7 @@ class LocalizedContrastive:
         return reduce(torch.logaddexp(scaled, negatives) - scaled, positives, "list_mean")
 
 
-def _likelihood_terms(scores: Tensor, labels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def likelihood_terms(scores: Tensor, labels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """log Σ_{l>=k} exp(s_(l)) - s_(k) with (k) in descending label order, and which k are real, (Q, n) each."""
     order = descending(labels, mask)
     real = mask.gather(1, order)
@@ -83,7 +83,7 @@ class ListMLE:
     """
 
     def __call__(self, scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-        terms, _ = _likelihood_terms(scores, labels, mask)
+        terms, _ = likelihood_terms(scores, labels, mask)
         return _mean_over_lists(terms.sum(1), mask)
 
 
@@ -93,7 +93,7 @@ class PositionAwareListMLE:
     """ListMLE with position k weighted by (2^(n-k) - 1) / Σ (2^(n-k) - 1). Reference: Lan et al., UAI 2014."""
 
     def __call__(self, scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-        terms, real = _likelihood_terms(scores, labels, mask)
+        terms, real = likelihood_terms(scores, labels, mask)
         size = mask.sum(1, keepdim=True)
         place = torch.arange(1, scores.shape[1] + 1, device=scores.device)
         # 2^-k - 2^-n instead of 2^(n-k) - 1: the same after normalisation, and long lists do not overflow
@@ -116,7 +116,7 @@ class PreferenceRanking:
 
     def __call__(self, scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
         if not self.dynamic:
-            terms, _ = _likelihood_terms(scores, labels, mask)
+            terms, _ = likelihood_terms(scores, labels, mask)
             return _mean_over_lists(terms.sum(1), mask)
         order = descending(labels, mask)
         real = mask.gather(1, order)

@@ -85,7 +85,7 @@ class LambdaLoss:
         return second if self.weighting == "ndcgloss2" else self.mu * second + lambdarank
 
 
-def _soft_ranks(scores: Tensor, mask: Tensor, alpha: float) -> Tensor:
+def soft_ranks(scores: Tensor, mask: Tensor, alpha: float) -> Tensor:
     """1 + Σ_{j≠i} σ(alpha (s_j - s_i)), (Q, n)."""
     above = torch.sigmoid(-alpha * differences(zero_padding(scores, mask)))
     others = both(mask) & ~torch.eye(scores.shape[1], dtype=torch.bool, device=scores.device)
@@ -104,7 +104,7 @@ class ApproxNDCG:
 
     def __call__(self, scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
         gain = gains(labels, mask)
-        value = (gain / discount(_soft_ranks(scores, mask, self.alpha))).sum(1) / ideal_dcg(labels, mask)
+        value = (gain / discount(soft_ranks(scores, mask, self.alpha))).sum(1) / ideal_dcg(labels, mask)
         return -reduce(value, gain.sum(1) > 0, "mean")
 
 
@@ -124,7 +124,7 @@ class DiscountedRankMSE:
         equal = (both(mask) & (labels[:, :, None] == labels[:, None, :])).sum(1).to(scores.dtype)
         rank = 1.0 + higher + (equal - 1.0) / 2.0
         rank = torch.where(mask, rank, torch.ones_like(rank))
-        terms = (rank - _soft_ranks(scores, mask, self.alpha)) ** 2 / discount(rank)
+        terms = (rank - soft_ranks(scores, mask, self.alpha)) ** 2 / discount(rank)
         return reduce(terms, mask, self.reduction)
 
 
