@@ -183,4 +183,4 @@ def test_arena_votes_become_a_table(tmp_path: Path) -> None:
         "B",
         "C",
     ]
-    assert main([*flags, str(tmp_path / "out.run")]) == 2
+    assert main([*flags, str(tmp_path / "out.run")]) == 5

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import console, registry
 from ..cli import CommonOptions
-from ..errors import UsageError
+from ..errors import InputError
 from ..files import atomic_write, check_output, write_meta
 from ..preferences import Stored, read_preferences
 from ..runs import read_run, write_run
+
+TABLES = (".tsv", ".jsonl")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +28,7 @@ class Options(CommonOptions):
     preferences: Path
     """Parquet file of `sparring compare`, or CSV/Parquet with left, right, winner[, weight, qid, worker]."""
     output: Path
-    """TREC run to write; a name that ends in .tsv gives a table of item, rank and score, for ids with spaces."""
+    """TREC run to write; a name that ends in .tsv or .jsonl gives a table, for ids with spaces."""
     run: Path | None = None
     """First-stage run: its documents are ranked, compared or not, and its scores are the prior."""
     depth: int = 100
@@ -41,6 +45,8 @@ def main(options: Options) -> None:
     check_output(options.output, options.overwrite)
     run = read_run(options.run) if options.run else None
     stored = read_preferences(options.preferences, run, options.depth)
+    if options.output.suffix not in TABLES:
+        _refuse_spaces(stored)
     said = stored.preferences
     console.log.info(
         "%d comparisons of %d candidates in %d topics", len(said.first), int(said.sizes.sum()), len(stored.qids)
@@ -52,10 +58,9 @@ def main(options: Options) -> None:
     seconds = time.perf_counter() - start
     tag = options.tag or str(aggregator).split("(")[0]
     topics = list(zip(stored.qids, stored.docids, scores, strict=True))
-    if options.output.suffix == ".tsv":
+    if options.output.suffix in TABLES:
         _write_table(options.output, topics)
     else:
-        _refuse_spaces(stored)
         write_run(options.output, topics, tag)
     inputs = {"preferences": options.preferences} | ({"run": options.run} if options.run else {})
     write_meta(
@@ -68,14 +73,25 @@ def main(options: Options) -> None:
 
 
 def _write_table(path: Path, topics: list[tuple[str, tuple[str, ...], NDArray[np.float64]]]) -> None:
+    """One row per item, best first, with the columns qid, item, rank and score; JSON lines hold any id."""
     with atomic_write(path) as stream:
-        stream.write("qid\titem\trank\tscore\n")
+        if path.suffix == ".tsv":
+            stream.write("qid\titem\trank\tscore\n")
         for qid, items, scores in topics:
             for rank, index in enumerate(np.argsort(-scores, kind="stable"), 1):
-                stream.write(f"{qid}\t{items[index]}\t{rank}\t{scores[index]:.9g}\n")
+                row = {"qid": qid, "item": items[index], "rank": rank, "score": float(f"{scores[index]:.9g}")}
+                stream.write(json.dumps(row, ensure_ascii=False) if path.suffix == ".jsonl" else _tabbed(row))
+                stream.write("\n")
+
+
+def _tabbed(row: dict[str, Any]) -> str:
+    return "\t".join(str(value) for value in row.values())
 
 
 def _refuse_spaces(stored: Stored) -> None:
     spaced = next((name for names in stored.docids for name in names if len(name.split()) != 1), None)
     if spaced is not None:
-        raise UsageError(f"{spaced!r} cannot stand in a TREC run: give --output a name that ends in .tsv")
+        raise InputError(
+            f"{spaced!r} holds white space and cannot stand in a TREC run: "
+            "give --output a name that ends in .jsonl or .tsv"
+        )

@@ -93,13 +93,18 @@ def _caches() -> Iterator[tuple[str, str]]:
     hub = Path(os.environ.get("HF_HUB_CACHE", Path(os.environ.get("HF_HOME", cache / "huggingface")) / "hub"))
     models = sorted(p.name.removeprefix("models--").replace("--", "/") for p in hub.glob("models--*"))
     offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", "")
-    yield "hub models", f"{', '.join(models) or 'none'} in {hub}" + (" (offline)" if offline else "")
+    yield "hub models", f"{_some(models)} in {hub}" + (" (offline)" if offline else "")
     datasets = Path(os.environ.get("IR_DATASETS_HOME", Path.home() / ".ir_datasets"))
     found = sorted(p.name for p in datasets.glob("*") if p.is_dir()) if datasets.is_dir() else []
-    yield "ir_datasets", f"{', '.join(found) or 'none'} in {datasets}"
+    yield "ir_datasets", f"{_some(found)} in {datasets}"
     own = sorted(p.name for p in (cache / "sparring").glob("*")) if (cache / "sparring").is_dir() else []
     yield "sparring", f"{len(own)} entries in {cache / 'sparring'}"
     yield "free space", f"{shutil.disk_usage(cache if cache.is_dir() else Path.home()).free / 2**30:.0f} GiB"
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:5]) or "none"
+    return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _model(name: str) -> Iterator[tuple[str, str]]:
@@ -110,6 +115,9 @@ def _model(name: str) -> Iterator[tuple[str, str]]:
         folder = find(name).folder
     except SparringError as error:
         yield "files", f"missing: {error}"
+        if name.count("/") == 1 and not name.startswith((".", "/")):
+            yield "to get it", f"hf download {name}"
+        yield "licence", "unknown until its files are here"
         return
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     yield "files", f"{folder}, {size / 2**20:.0f} MiB"

@@ -30,6 +30,8 @@ class Options(ScoringOptions):
     """Weight of the model's scores against the first stage's, scaled to 0..1 per topic; 1 is the model alone."""
     score_transform: Literal["raw", "sigmoid"] = "raw"
     """How scores are written: raw logits, or their sigmoid for display."""
+    embed_metadata: bool = False
+    """Write the meta file's lines as comments at the top of the run too; not every evaluator reads such a run."""
 
 
 def main(options: Options) -> None:
@@ -63,6 +65,7 @@ def main(options: Options) -> None:
             **cost.details(),
             **job.details(),
         },
+        embed=options.embed_metadata,
     )
     discard_ledger(options)
     console.log.info("%s: %d topics. %s", options.output, written.topics, job.engine.stats.summary())

@@ -68,11 +68,14 @@ class ScoringOptions(DatasetOptions, CommonOptions):
     """Stop when more than this share of the candidates is not in the collection."""
     on_error: Literal["stop", "skip"] = "stop"
     """What to do with a malformed line of the run."""
+    dedup: Literal["error", "max", "first"] = "error"
+    """A document that comes twice in a topic: refuse the run, keep its best score, or its first line."""
 
     def read_run(self) -> Run:
         """The run that these flags name."""
         return read_run(
             self.run,
+            dedup=self.dedup,
             on_error=self.on_error,
             encoding=self.encoding,
             encoding_errors=self.encoding_errors,
@@ -155,6 +158,10 @@ def ranked_topics(job: Job, options: ScoringOptions, aggregator: Aggregator | No
             order=options.order,
             seed=options.seed,
             budget=options.budget,
+        )
+    if cut := job.engine.stats.truncated_queries:
+        console.log.warning(
+            "%d queries are longer than the model takes and were cut, to leave the passages their share", cut
         )
 
 
