@@ -32,8 +32,9 @@ class Options(CommonOptions):
     """Two or more TREC runs; the first one breaks ties."""
     output: Path
     """TREC run to write."""
-    method: Literal["interpolate", "rrf", "borda"] = "interpolate"
-    """interpolate: weighted sum of scores scaled to 0..1 per topic; rrf: sum of 1/(60+rank); borda: points."""
+    method: Literal["interpolate", "sum", "rrf", "borda"] = "interpolate"
+    """interpolate: weighted sum of scores scaled to 0..1 per topic; sum: of the scores as they are, the topic's
+    lowest where a run lacks a document; rrf: sum of 1/(60+rank); borda: points."""
     weights: tuple[float, ...] = ()
     """One per run; equal where absent."""
     tune: Path | None = None
@@ -67,7 +68,7 @@ def main(options: Options) -> None:
 
 
 def fuse(runs: list[Run], method: str, weights: tuple[float, ...]) -> Run:
-    """One run over the topics of all: a document absent from a run gets nothing from it."""
+    """One run over the topics of all; a document that a run lacks counts there as its last (sum) or not at all."""
     topics = list(dict.fromkeys(qid for run in runs for qid in run.topics()))
     return Run.from_topics([(qid, *_fused(qid, runs, method, weights)) for qid in topics])
 
@@ -77,7 +78,7 @@ def _fused(
 ) -> tuple[Sequence[str], Sequence[float] | NDArray[np.float64]]:
     lists = [run[qid] for run in runs if qid in run]
     weights = tuple(weight for run, weight in zip(runs, weights, strict=True) if qid in run)
-    if method != "interpolate":
+    if method in ("rrf", "borda"):
         rows = fuse_ranks([ids for ids, _ in lists], method, weights)
         return [docid for docid, _ in rows], [score for _, score in rows]
     total = dict.fromkeys((name for ids, _ in lists for name in ids), 0.0)
@@ -86,6 +87,8 @@ def _fused(
             values = scaled(scores)
         except ValueError as error:
             raise InputError(f"topic {qid}: {error} (--method rrf)") from None
+        if method == "sum":  # above its last document, so that those it lacks get nothing
+            values = scores - scores.min()
         for name, value in zip(ids, values.tolist(), strict=True):
             total[name] += weight * value
     order, scores = ranked(list(total.values()))  # as it will be written, so that tuning sees the same order

@@ -57,3 +57,8 @@ def test_wrong_combinations(
     assert message in capsys.readouterr().err
     assert not (tmp_path / "f.run").exists()
     assert main(["fuse", runs[0], "--output", str(tmp_path / "f.run")]) == 2
+
+
+def test_sums_take_scores_as_they_are(tmp_path: Path, runs: tuple[str, str]) -> None:
+    # above the lowest: a = x 2, y 1, z 0, w 0; b = z 8, y 7, w 0, x 0
+    assert fused(tmp_path, runs, "--method", "sum", "--weights", "1", "0.1")["1"] == ("x", "y", "z", "w")

@@ -1,4 +1,4 @@
-"""``sparring search``: retrieve candidates with a bi-encoder and write a TREC run."""
+"""``sparring search``: retrieve candidates with a bi-encoder or BM25 and write a TREC run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from .. import console
 from ..cli import CommonOptions
@@ -17,23 +19,25 @@ from ..textfiles import lines
 from . import DatasetOptions
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from ..biencoder import BiEncoder, Vectors
     from ..search import Ids, Index
 
 
+LEXICAL = "bm25"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options(DatasetOptions, CommonOptions):
-    """Retrieve candidates with a bi-encoder and write a TREC run."""
+    """Retrieve candidates with a bi-encoder or BM25 and write a TREC run."""
 
     output: Path
     """TREC run to write; a name that ends in .gz is packed."""
     index: Path | None = None
     """Folder of an index; without it the collection is encoded now and searched exactly."""
     model: str | None = None
-    """The bi-encoder; with --index the one that built it, which must be the same."""
+    """The bi-encoder, or bm25; with --index the one that built it, which must be the same."""
     depth: int = 1000
     """How many documents of each topic to retrieve."""
     allow_ids: Path | None = None
@@ -57,6 +61,9 @@ def main(options: Options) -> None:
         raise UsageError(f"--depth must be at least 1, not {options.depth}")
     check_output(options.output, options.overwrite)
     dataset = options.open_dataset()
+    if options.model == LEXICAL:
+        _search_words(options, dataset)
+        return
     queries = dataset.queries
     allowed = None if options.allow_ids is None else _allowed(options.allow_ids)
     model = options.model
@@ -84,6 +91,30 @@ def main(options: Options) -> None:
     seconds = time.perf_counter() - start
     inputs = dataset.files() | ({"allow_ids": options.allow_ids} if options.allow_ids else {})
     write_meta(options.output, options.tag, inputs, _details(options, encoder, index, written.separated, seconds))
+    console.log.info("%s: %d lines of %d topics in %.1f s", options.output, written.lines, written.topics, seconds)
+
+
+def _search_words(options: Options, dataset: Dataset) -> None:
+    """Scores the collection by BM25, and writes the run and its meta file."""
+    from ..lexical import BM25
+    from ..search import as_topics
+
+    if options.index is not None:
+        raise UsageError(f"--model {LEXICAL} reads the collection itself: leave --index out")
+    allowed = None if options.allow_ids is None else set(_allowed(options.allow_ids))
+    if options.dry_run:
+        return
+    start = time.perf_counter()
+    ids, texts = zip(*dataset.documents.items(), strict=True)
+    places = None
+    if allowed is not None:
+        places = np.array([place for place, docid in enumerate(ids) if docid in allowed], np.int64)
+    found = BM25.of(texts).search(list(dataset.queries.values()), options.depth, places)
+    written = write_run(options.output, as_topics(list(dataset.queries), ids, *found), options.tag)
+    seconds = round(time.perf_counter() - start, 3)
+    inputs = dataset.files() | ({"allow_ids": options.allow_ids} if options.allow_ids else {})
+    details = {"model": LEXICAL, "k1": 0.9, "b": 0.4, "depth": options.depth, "seconds": seconds}
+    write_meta(options.output, options.tag, inputs, details)
     console.log.info("%s: %d lines of %d topics in %.1f s", options.output, written.lines, written.topics, seconds)
 
 
