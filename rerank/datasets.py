@@ -70,7 +70,7 @@ class Dataset:
             return documents
         if self.irds is None:
             raise MissingResourceError(f"{self.name} has no {_choices(CORPUS_NAMES)}: add --corpus FILE")
-        with turn(cache_folder("irds") / "store"), _fetching(self.irds):  # ir_datasets has no lock of its own
+        with turn(cache_folder("irds") / "store"), fetching(self.irds):  # ir_datasets has no lock of its own
             return IrdsDocuments(self.irds, _irds(self.irds))
 
     @property
@@ -162,7 +162,7 @@ def _irds(name: str) -> Any:
 
 
 @contextlib.contextmanager
-def _fetching(name: str) -> Iterator[None]:
+def fetching(name: str) -> Iterator[None]:
     """Turns ir_datasets' errors about files that are neither here nor to be had into one line."""
     try:
         yield
@@ -179,7 +179,7 @@ def _irds_queries(name: str, query_field: str | None) -> dict[str, str]:
     if not dataset.has_queries():
         raise MissingResourceError(f"irds:{name} has no queries: name a subset of it, or add --queries FILE")
     queries = {}
-    with _fetching(name):
+    with fetching(name):
         found = list(dataset.queries_iter())
     for query in found:
         if query_field is not None and query_field not in query._fields:

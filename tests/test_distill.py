@@ -16,7 +16,7 @@ from sparring.rerank.datasets import open_dataset
 from sparring.rerank.preferences import read_preferences
 from sparring.rerank.runs import read_run
 from sparring.train.sampling import acceptance, samplers
-from sparring.train.sources import ScoredLists
+from sparring.train.sources.lists import ScoredLists
 from tiny_models import save_classifier, sentence
 
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from sparring.rerank.cli import main
 from sparring.rerank.datasets import open_dataset
 from sparring.train.mining import Choice
-from sparring.train.sources import ScoredLists, Triples
+from sparring.train.sources.lists import ScoredLists
+from sparring.train.sources.triples import Triples
 from test_search import save_bi_encoder
 from tiny_models import save_classifier, sentence
 

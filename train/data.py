@@ -6,9 +6,9 @@ which of its candidates are drawn, depends on (seed, position) alone: a resumed 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, overload, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,51 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Rows(Sequence[Row]):
+    """Rows that are read when they are asked for, so that a source of any size takes 8 bytes per row.
+
+    Args:
+        read: the row at a place: a file offset, a row number.
+        places: where the rows are, (n,).
+        candidates: of all rows together (of triples, as often as they are named).
+        left_out: rows that were there, but have one label only.
+    """
+
+    read: Callable[[int], Row]
+    places: NDArray[np.int64]
+    candidates: int
+    left_out: int = 0
+
+    @staticmethod
+    def teaching(read: Callable[[int], Row], places: Sequence[int]) -> Rows:
+        """Reads every row once and keeps those that have two candidates with different labels."""
+        kept, candidates = [], 0
+        for place in places:
+            row = read(place)
+            if teaches(row.labels):
+                kept.append(place)
+                candidates += len(row.docids)
+        return Rows(read, np.array(kept, np.int64), candidates, len(places) - len(kept))
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        if isinstance(index, slice):
+            return [self.read(int(place)) for place in self.places[index]]
+        return self.read(int(self.places[index]))
+
+
+def teaches(labels: NDArray[np.float32]) -> bool:
+    """Whether a list has anything to rank: two candidates with different labels."""
+    return len(labels) > 1 and bool(np.ptp(labels) > 0)
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
     """One list to train on: a query, some of its candidates, and a label for each, (n,)."""
 
@@ -68,7 +113,9 @@ class Source(Protocol):
     scale: float
     sampling: Sampling
 
-    def rows(self) -> Sequence[Row]: ...
+    def rows(self) -> Sequence[Row]:
+        """All rows, checked; `Rows` where there may be many. These are taken as they are, others if they teach."""
+        ...
 
 
 def draw(
@@ -113,7 +160,7 @@ class Mixture:
     """Lists of several sources, interleaved by share; item p is the same in every run with the same seed.
 
     Args:
-        parts: sources; their rows are read now.
+        parts: sources; their rows are checked now.
         size: candidates per list.
         total: number of positions; each source is shuffled anew whenever it is used up. None: as many
             as ``passes`` times the rows of all sources together.
@@ -166,20 +213,22 @@ class Mixture:
             {
                 "source": str(part),
                 "queries": len(rows),
-                "candidates": int(sum(len(row.docids) for row in rows)),
+                "candidates": rows.candidates,
                 "lists": int((self.source == number).sum()),
             }
             for number, (part, rows) in enumerate(zip(self.parts, self.rows, strict=True))
         ]
 
 
-def _useful(part: Source) -> list[Row]:
+def _useful(part: Source) -> Rows:
     if part.share <= 0:
         raise UsageError(f"{part}: share must be above 0, not {part.share}")
-    rows = list(part.rows())
-    kept = [row for row in rows if len(row.labels) > 1 and np.ptp(row.labels) > 0]
-    if not kept:
+    found = part.rows()
+    rows = found if isinstance(found, Rows) else Rows.teaching(found.__getitem__, range(len(found)))
+    if not len(rows):
         raise InputError(f"{part}: no query has two candidates with different labels: nothing to learn from")
-    if len(kept) < len(rows):
-        log.info("%s: %d of %d queries have one label only: left out", part, len(rows) - len(kept), len(rows))
-    return kept
+    if rows.left_out:
+        log.info(
+            "%s: %d of %d lists have one label only: left out", part, rows.left_out, rows.left_out + len(rows)
+        )
+    return rows
