@@ -122,7 +122,7 @@ def test_help_imports_no_framework() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
-@pytest.mark.parametrize("kind", ["models", "schedules", "aggregators", "losses", "measures"])
+@pytest.mark.parametrize("kind", ["models", "schedules", "aggregators", "losses", "sources", "measures"])
 def test_list_prints_one_entry_per_component(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", kind]) == 0
     assert len(capsys.readouterr().out.splitlines()) >= 3

@@ -20,15 +20,18 @@ KINDS = {
     "schedules": ("sparring.rerank.registry", "schedules"),
     "aggregators": ("sparring.rerank.registry", "aggregators"),
     "losses": ("sparring.train.losses", "losses"),
+    "sources": ("sparring.train.data", "sources"),
     "measures": ("sparring.eval.measures", "measures"),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(CommonOptions):
-    """List the models, schedules, aggregators, losses or measures that can be named."""
+    """List the models, schedules, aggregators, losses, data sources or measures that can be named."""
 
-    kind: Annotated[Literal["models", "schedules", "aggregators", "losses", "measures"], tyro.conf.Positional]
+    kind: Annotated[
+        Literal["models", "schedules", "aggregators", "losses", "sources", "measures"], tyro.conf.Positional
+    ]
     """What to list."""
 
 
