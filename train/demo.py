@@ -85,8 +85,8 @@ def _cost(reranked: Path, fused: Path) -> str:
         for path in (reranked, fused)
     )
     return (
-        f"\n{work['groups']:,} pairs were reranked, {work['groups_per_second']:,.0f} per second; the weight of the "
-        f"reranker in {fused.name} is {fusion['weights'][1]:.2f}, chosen on the tuning questions."
+        f"\n{work['groups']:,} pairs were reranked, {work['groups_per_second']:,.0f} per second; the weight of "
+        f"the reranker in {fused.name} is {fusion['weights'][1]:.2f}, chosen on the tuning questions."
     )
 
 
