@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,20 +20,32 @@ from ..statistics import EngineStats
 from ..vocabulary import Candidates, Groups, Outcomes, Sink
 
 CACHED_TEXTS = 1 << 17
+Compare = Callable[[Any, str, torch.Tensor], torch.Tensor]
+"""From an encoder, a query and the embeddings of passages (n, d) to scores (n,)."""
+
+
+def similarity(encoder: Any, query: str, passages: torch.Tensor) -> torch.Tensor:
+    """The model's own similarity (cosine, dot, ...) of a query's embedding with those of passages, (n,)."""
+    vector = encoder.encode_query([query], show_progress_bar=False)
+    compared: torch.Tensor = encoder.similarity(torch.from_numpy(np.asarray(vector, np.float32)), passages)
+    return compared[0]
 
 
 class BiEncoder:
-    """Similarity of the embeddings of query and passage; a `sparring.rerank.vocabulary.Scorer` of width 1.
+    """Compares queries with embeddings of passages; a `sparring.rerank.vocabulary.Scorer` of width 1.
 
-    Every text is encoded once; scores are the model's own similarity (cosine, dot, ...) in fp32.
+    Every passage is encoded once; scores are in fp32.
     """
 
     width = 1
 
-    def __init__(self, checkpoint: Checkpoint, encoder: Any, fingerprint: str) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, encoder: Any, fingerprint: str, compare: Compare = similarity
+    ) -> None:
         self.name = checkpoint.name
         self.encoder = encoder
         self.fingerprint = fingerprint
+        self.compare = compare
         self.stats = EngineStats()
         self.batch_size = 32
         self._vectors: dict[str, NDArray[np.float32]] = {}
@@ -84,11 +96,8 @@ class BiEncoder:
         texts = [topic.texts[i] for i in positions.tolist()]
         self.stats.empty_texts += sum(not text or text.isspace() for text in texts)
         passages = self.encode(texts)
-        query = self.encoder.encode_query([_valid(topic.query)], show_progress_bar=False)
-        similar = self.encoder.similarity(
-            torch.from_numpy(np.asarray(query, np.float32)), torch.from_numpy(passages)
-        )
-        scores: NDArray[np.float64] = similar[0].numpy().astype(np.float64)[:, None]
+        compared = self.compare(self.encoder, _valid(topic.query), torch.from_numpy(passages))
+        scores: NDArray[np.float64] = compared.numpy().astype(np.float64)[:, None]
         return scores
 
 
@@ -118,25 +127,34 @@ class BiEncoders:
 
     def load(self, checkpoint: Checkpoint) -> BiEncoder:
         """Loads the model with sentence-transformers, in fp32."""
-        from sentence_transformers import SentenceTransformer
+        encoder = load_encoder(checkpoint, self.max_length)
+        return BiEncoder(checkpoint, encoder, encoder_fingerprint(checkpoint, encoder.max_seq_length))
 
-        if not (checkpoint.folder / "modules.json").is_file():
-            raise InputError(f"{checkpoint.name}: no modules.json: not a sentence-transformers model")
-        pickled = [path for path in sorted(checkpoint.folder.glob("[0-9]*_*/*")) if path.suffix in PICKLED]
-        if pickled:
-            raise InputError(f"{pickled[0]}: pickled weights can run code and are refused; save as safetensors")
-        encoder = SentenceTransformer(
-            str(checkpoint.folder),
-            device="cpu",
-            trust_remote_code=False,
-            local_files_only=True,
-            model_kwargs={"use_safetensors": True, "dtype": torch.float32},
-        ).eval()
-        if self.max_length is not None:
-            if encoder.max_seq_length is not None and not 8 <= self.max_length <= _limit(checkpoint):
-                raise UsageError(f"max_length {self.max_length} is outside 8 .. {_limit(checkpoint)}")
-            encoder.max_seq_length = self.max_length
-        return BiEncoder(checkpoint, encoder, _fingerprint(checkpoint, encoder.max_seq_length))
+
+def load_encoder(checkpoint: Checkpoint, max_length: int | None = None) -> Any:
+    """The ``SentenceTransformer`` of a folder, on the CPU in fp32; ``max_length`` replaces its own.
+
+    Raises InputError where it is none or its weights are pickled, UsageError where the length does not fit.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    if not (checkpoint.folder / "modules.json").is_file():
+        raise InputError(f"{checkpoint.name}: no modules.json: not a sentence-transformers model")
+    pickled = [path for path in sorted(checkpoint.folder.glob("[0-9]*_*/*")) if path.suffix in PICKLED]
+    if pickled:
+        raise InputError(f"{pickled[0]}: pickled weights can run code and are refused; save as safetensors")
+    encoder = SentenceTransformer(
+        str(checkpoint.folder),
+        device="cpu",
+        trust_remote_code=False,
+        local_files_only=True,
+        model_kwargs={"use_safetensors": True, "dtype": torch.float32},
+    ).eval()
+    if max_length is not None:
+        if encoder.max_seq_length is not None and not 8 <= max_length <= _limit(checkpoint):
+            raise UsageError(f"max_length {max_length} is outside 8 .. {_limit(checkpoint)}")
+        encoder.max_seq_length = max_length
+    return encoder
 
 
 def _limit(checkpoint: Checkpoint) -> int:
@@ -150,7 +168,8 @@ def _modules(checkpoint: Checkpoint) -> list[str]:
     return [str(module.get("type", "")) for module in modules]
 
 
-def _fingerprint(checkpoint: Checkpoint, max_length: int | None) -> str:
+def encoder_fingerprint(checkpoint: Checkpoint, max_length: int | None) -> str:
+    """SHA-256 over weights, config and the settings of all modules, and the length to which texts are cut."""
     from ..files import sha256
 
     parts = [checkpoint.digest(), str(max_length)]
