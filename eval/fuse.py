@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..rerank import console
 from ..rerank.cli import CommonOptions
+from ..rerank.commands import RunOptions
 from ..rerank.errors import InputError, UsageError
 from ..rerank.files import check_output, write_meta
 from ..rerank.fusion import fuse as fuse_ranks
@@ -25,7 +26,7 @@ GRID = tuple(round(step / 20, 2) for step in range(21))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(CommonOptions):
+class Options(RunOptions, CommonOptions):
     """Fuse runs: interpolate min-max normalised scores, or combine ranks (RRF, Borda)."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
@@ -64,7 +65,8 @@ def main(options: Options) -> None:
     inputs = {f"run{index}": path for index, path in enumerate(options.runs, 1)}
     if options.tune:
         inputs["tuning qrels"] = options.tune
-    write_meta(options.output, options.tag, inputs, {"method": options.method, "weights": list(weights)})
+    details = {"method": options.method, "weights": list(weights)}
+    write_meta(options.output, options.tag, inputs, details, embed=options.embed_metadata)
 
 
 def fuse(runs: list[Run], method: str, weights: tuple[float, ...]) -> Run:

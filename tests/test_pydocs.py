@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import sparse
 from sparring.rerank import pydocs
 from sparring.rerank.docstrings import public_docstrings
 from sparring.rerank.doctext import plain, summary
 from sparring.rerank.errors import MissingPrerequisiteError
+from sparring.rerank.lexical import BM25
 
 HALVES = ("train", "test")
 PINNED = all(metadata.version(name) == version for name, version in pydocs.PACKAGES.items())
@@ -91,31 +91,13 @@ def test_first_stage_is_judged_deep(collection: list[pydocs.Document]) -> None:
     for qid, docid, _ in pydocs.qrels():
         judged[qid].add(docid)
     topics = [(qid, text) for half, qid, text in pydocs.topics() if half == "test"]
-    ranked = bm25([f"{d.title}\n{d.text}" for d in collection], [text for _, text in topics])
+    texts = [f"{document.title} {document.text}" for document in collection]
+    ranked, _ = BM25.of(texts).search([text for _, text in topics], 10)
     shares = [
         np.mean([collection[i].docid in judged[qid] for i in top])
         for (qid, _), top in zip(topics, ranked, strict=True)
     ]
     assert np.mean(shares) >= 0.9
-
-
-def bm25(texts: list[str], queries: list[str], k1: float = 0.9, b: float = 0.4) -> list[list[int]]:
-    """The ten best texts of each query."""
-    words = [Counter(re.findall(r"[a-z0-9]+", text.lower())) for text in texts]
-    vocabulary = {word: column for column, word in enumerate(sorted(set().union(*words)))}
-    rows = np.repeat(np.arange(len(words)), [len(count) for count in words])
-    columns = np.array([vocabulary[word] for count in words for word in count])
-    frequency = np.array([number for count in words for number in count.values()], dtype=float)
-    lengths = np.bincount(rows, frequency)
-    documents = np.bincount(columns)
-    idf = np.log(1 + (len(texts) - documents + 0.5) / (documents + 0.5))
-    norm = k1 * (1 - b + b * lengths[rows] / lengths.mean())
-    weights = sparse.csc_array((idf[columns] * frequency / (frequency + norm), (rows, columns)))
-    scores = [
-        weights[:, [vocabulary[w] for w in re.findall(r"[a-z0-9]+", q.lower()) if w in vocabulary]].sum(axis=1)
-        for q in queries
-    ]
-    return [np.argsort(-score, kind="stable")[:10].tolist() for score in scores]
 
 
 @pinned

@@ -23,7 +23,7 @@ from sparring.rerank.layouts import Layout
 from sparring.rerank.locks import LockedError, hold
 from sparring.rerank.runs import read_run
 from sparring.rerank.search import Ids, Index, as_topics, pack_ids
-from tiny_models import SIZES, WORDS, save_classifier, sentence, wordpiece
+from tiny_models import WORDS, save_bi_encoder, save_classifier, sentence
 
 TYPES = ("flat", "hnsw", "ivf", "ivfpq")
 
@@ -31,25 +31,6 @@ TYPES = ("flat", "hnsw", "ivf", "ivfpq")
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-def save_bi_encoder(folder: Path, seed: int = 0, similarity: str = "cosine", prompts: bool = False) -> Path:
-    """A tiny random sentence-transformers model, mean-pooled."""
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Pooling, Transformer
-    from transformers import BertConfig, BertModel
-
-    tokenizer = wordpiece()
-    torch.manual_seed(seed)
-    body = BertModel(BertConfig(**SIZES, vocab_size=len(tokenizer), max_position_embeddings=64))
-    body.save_pretrained(folder / "body")
-    tokenizer.save_pretrained(folder / "body")
-    transformer = Transformer(str(folder / "body"), max_seq_length=32)
-    words = {"query": "search query: ", "document": "passage: "} if prompts else None
-    modules = [transformer, Pooling(SIZES["hidden_size"], "mean")]
-    model = SentenceTransformer(modules=modules, device="cpu", similarity_fn_name=similarity, prompts=words)
-    model.save_pretrained(str(folder / "model"), create_model_card=False)
-    return folder / "model"
 
 
 @pytest.fixture(scope="module")

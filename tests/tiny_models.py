@@ -152,6 +152,25 @@ def save_classifier(folder: Path, kind: str, labels: int = 1, seed: int = 0, pos
     return folder
 
 
+def save_bi_encoder(folder: Path, seed: int = 0, similarity: str = "cosine", prompts: bool = False) -> Path:
+    """A tiny random sentence-transformers model, mean-pooled."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Pooling, Transformer
+    from transformers import BertConfig, BertModel
+
+    tokenizer = wordpiece()
+    torch.manual_seed(seed)
+    body = BertModel(BertConfig(**SIZES, vocab_size=len(tokenizer), max_position_embeddings=64))
+    body.save_pretrained(folder / "body")
+    tokenizer.save_pretrained(folder / "body")
+    transformer = Transformer(str(folder / "body"), max_seq_length=32)
+    words = {"query": "search query: ", "document": "passage: "} if prompts else None
+    modules = [transformer, Pooling(SIZES["hidden_size"], "mean")]
+    model = SentenceTransformer(modules=modules, device="cpu", similarity_fn_name=similarity, prompts=words)
+    model.save_pretrained(str(folder / "model"), create_model_card=False)
+    return folder / "model"
+
+
 def enlarge(model: torch.nn.Module, scale: float = 8.0) -> None:
     """Scales the weight matrices up, so that tiny random models give scores that differ visibly."""
     with torch.no_grad():

@@ -11,6 +11,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Flags of every command that writes a run."""
+
+    embed_metadata: bool = False
+    """Write the meta file's lines as comments at the top of the run too; not every evaluator reads such a run."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetOptions:
     """Flags of every command that reads topics or documents."""
 

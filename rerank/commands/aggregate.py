@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 
 from .. import console, registry
 from ..cli import CommonOptions
-from ..errors import InputError
+from ..errors import InputError, UsageError
 from ..files import atomic_write, check_output, write_meta
 from ..preferences import Stored, read_preferences
 from ..runs import read_run, write_run
+from . import RunOptions
 
 TABLES = (".tsv", ".jsonl")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(CommonOptions):
+class Options(RunOptions, CommonOptions):
     """Turn stored preferences into a ranking."""
 
     preferences: Path
@@ -47,6 +48,8 @@ def main(options: Options) -> None:
     stored = read_preferences(options.preferences, run, options.depth)
     if options.output.suffix not in TABLES:
         _refuse_spaces(stored)
+    elif options.embed_metadata:
+        raise UsageError("--embed-metadata is for runs: tables have no comments")
     said = stored.preferences
     console.log.info(
         "%d comparisons of %d candidates in %d topics", len(said.first), int(said.sizes.sum()), len(stored.qids)
@@ -68,6 +71,7 @@ def main(options: Options) -> None:
         tag,
         inputs,
         {"aggregator": str(aggregator), "comparisons": len(said.first), "seconds": round(seconds, 3)},
+        embed=options.embed_metadata,
     )
     console.log.info("%s: %s in %.2f s", options.output, aggregator, seconds)
 

@@ -16,11 +16,12 @@ from ..fusion import scaled
 from ..pipeline import Ranked
 from ..play import sigmoid
 from ..runs import write_run
+from . import RunOptions
 from .scoring import Job, ScoringOptions, discard_ledger, plan, prepare, ranked_topics
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(ScoringOptions):
+class Options(ScoringOptions, RunOptions):
     """Rerank a TREC run with a pointwise, pairwise or listwise model."""
 
     aggregator: str | None = None
@@ -30,8 +31,6 @@ class Options(ScoringOptions):
     """Weight of the model's scores against the first stage's, scaled to 0..1 per topic; 1 is the model alone."""
     score_transform: Literal["raw", "sigmoid"] = "raw"
     """How scores are written: raw logits, or their sigmoid for display."""
-    embed_metadata: bool = False
-    """Write the meta file's lines as comments at the top of the run too; not every evaluator reads such a run."""
 
 
 def main(options: Options) -> None:

@@ -16,7 +16,7 @@ from ..errors import InputError, UsageError
 from ..files import check_output, write_meta
 from ..runs import write_run
 from ..textfiles import lines
-from . import DatasetOptions
+from . import DatasetOptions, RunOptions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,7 +29,7 @@ LEXICAL = "bm25"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(DatasetOptions, CommonOptions):
+class Options(DatasetOptions, RunOptions, CommonOptions):
     """Retrieve candidates with a bi-encoder or BM25 and write a TREC run."""
 
     output: Path
@@ -90,7 +90,8 @@ def main(options: Options) -> None:
     written = write_run(options.output, as_topics(list(queries), ids, positions, scores), options.tag)
     seconds = time.perf_counter() - start
     inputs = dataset.files() | ({"allow_ids": options.allow_ids} if options.allow_ids else {})
-    write_meta(options.output, options.tag, inputs, _details(options, encoder, index, written.separated, seconds))
+    details = _details(options, encoder, index, written.separated, seconds)
+    write_meta(options.output, options.tag, inputs, details, embed=options.embed_metadata)
     console.log.info("%s: %d lines of %d topics in %.1f s", options.output, written.lines, written.topics, seconds)
 
 
@@ -102,19 +103,21 @@ def _search_words(options: Options, dataset: Dataset) -> None:
     if options.index is not None:
         raise UsageError(f"--model {LEXICAL} reads the collection itself: leave --index out")
     allowed = None if options.allow_ids is None else set(_allowed(options.allow_ids))
+    queries, documents = dataset.queries, dataset.documents
+    console.log.info("%d queries against %s documents (%s)", len(queries), f"{len(documents):,}", LEXICAL)
     if options.dry_run:
         return
     start = time.perf_counter()
-    ids, texts = zip(*dataset.documents.items(), strict=True)
+    ids, texts = zip(*documents.items(), strict=True)
     places = None
     if allowed is not None:
         places = np.array([place for place, docid in enumerate(ids) if docid in allowed], np.int64)
-    found = BM25.of(texts).search(list(dataset.queries.values()), options.depth, places)
-    written = write_run(options.output, as_topics(list(dataset.queries), ids, *found), options.tag)
+    found = BM25.of(texts).search(list(queries.values()), options.depth, places)
+    written = write_run(options.output, as_topics(list(queries), ids, *found), options.tag)
     seconds = round(time.perf_counter() - start, 3)
     inputs = dataset.files() | ({"allow_ids": options.allow_ids} if options.allow_ids else {})
     details = {"model": LEXICAL, "k1": 0.9, "b": 0.4, "depth": options.depth, "seconds": seconds}
-    write_meta(options.output, options.tag, inputs, details)
+    write_meta(options.output, options.tag, inputs, details, embed=options.embed_metadata)
     console.log.info("%s: %d lines of %d topics in %.1f s", options.output, written.lines, written.topics, seconds)
 
 
