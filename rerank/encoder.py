@@ -16,8 +16,21 @@ from torch.nn.functional import gelu, linear
 from .attention import Layout, Mixing
 from .batching import Batch
 
+TYPED = frozenset({"bert", "electra"})
 POST_NORM = frozenset({"bert", "electra", "roberta", "xlm-roberta", "camembert"})
 ROWS = 512  # weights are packed for so many tokens; 4 x hidden values of each stay in a core's cache
+
+
+def token_states(body: Any, batch: Batch, **attention: Any) -> torch.Tensor:
+    """Last states of all tokens, (T, H), by a transformers encoder's own forward pass.
+
+    ``attention`` are the keyword arguments of its attention function: `sparring.rerank.attention.packed_kwargs`.
+    """
+    typed = {"token_type_ids": batch.segments[None]} if body.config.model_type in TYPED else {}
+    states: torch.Tensor = body(
+        input_ids=batch.input_ids[None], position_ids=batch.positions[None], **typed, **attention
+    ).last_hidden_state[0]
+    return states
 
 
 class PostNormEncoder(nn.Module):

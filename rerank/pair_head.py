@@ -1,7 +1,7 @@
 """The head of late pair models: antisymmetric preferences from one vector per passage.
 
-With v_i the vector of a passage (read together with the query) and z_i = tanh(W v_i + b), the logit of "i is
-better than j" is
+With v_i the vector of a passage (read together with the query) and z_i = tanh(W v_i + b) or gelu(W v_i + b), the
+logit of "i is better than j" is
 
     u . (z_i - z_j)  +  (L z_i) . (R z_j) - (R z_i) . (L z_j)
 
@@ -9,22 +9,27 @@ a difference of utilities and a skew-symmetric bilinear form of rank 2r, which c
 explain. It is antisymmetric by construction: p_ij + p_ji = 1.
 
 On disk, beside an encoder: ``pair_head.safetensors`` with ``dense.weight`` (k, H), ``dense.bias`` (k),
-``utility.weight`` (1, k), ``left.weight`` and ``right.weight`` (r, k), in fp32.
+``utility.weight`` (1, k), ``left.weight`` and ``right.weight`` (r, k), in fp32; the file's metadata names the
+``activation`` where it is not tanh.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn.functional import gelu
 
 from .errors import InputError, MissingResourceError
 from .files import atomic_write
 
 HEAD_FILE = "pair_head.safetensors"
+Activation = Literal["tanh", "gelu"]
+Features = TypeVar("Features", NDArray[np.float64], torch.Tensor)
 
 
 class PairHead(nn.Module):
@@ -34,10 +39,12 @@ class PairHead(nn.Module):
         hidden: H, the width of the encoder's states.
         width: k, the width of z.
         rank: r; 0 leaves the utilities alone (Bradley-Terry).
+        activation: of z.
     """
 
-    def __init__(self, hidden: int, width: int = 128, rank: int = 16) -> None:
+    def __init__(self, hidden: int, width: int = 128, rank: int = 16, activation: Activation = "tanh") -> None:
         super().__init__()
+        self.activation = activation
         self.dense = nn.Linear(hidden, width)
         self.utility = nn.Linear(width, 1, bias=False)
         self.left = nn.Linear(width, rank, bias=False)
@@ -45,7 +52,8 @@ class PairHead(nn.Module):
 
     def features(self, states: torch.Tensor) -> torch.Tensor:
         """What a passage brings into every comparison, (S, 1 + 2r): utility, left and right factors."""
-        z = torch.tanh(self.dense(states))
+        dense = self.dense(states)
+        z = torch.tanh(dense) if self.activation == "tanh" else gelu(dense)
         return torch.cat([self.utility(z), self.left(z), self.right(z)], dim=1)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
@@ -62,7 +70,7 @@ class PairHead(nn.Module):
 
         state = {name: value.detach().float().cpu().contiguous() for name, value in self.state_dict().items()}
         with atomic_write(folder / HEAD_FILE, "wb") as stream:
-            stream.write(to_bytes(state))
+            stream.write(to_bytes(state, {"activation": self.activation} if self.activation != "tanh" else None))
 
     @classmethod
     def load(cls, folder: Path, hidden: int) -> PairHead:
@@ -70,25 +78,29 @@ class PairHead(nn.Module):
 
         Raises MissingResourceError where there is none, InputError where it has other weights or shapes.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from safetensors import SafetensorError, safe_open
 
         path = folder / HEAD_FILE
         if not path.is_file():
             raise MissingResourceError(f"{folder} holds no {HEAD_FILE}: it is no late pair model; train one")
         try:
-            state = load_file(path)
-            head = cls(hidden, len(state["dense.weight"]), len(state["left.weight"]))
+            with safe_open(path, "pt") as file:
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                activation = (file.metadata() or {}).get("activation", "tanh")
+            if activation not in get_args(Activation):
+                raise InputError(f"{path}: the activation is {activation!r}, not one of {get_args(Activation)}")
+            head = cls(hidden, len(state["dense.weight"]), len(state["left.weight"]), activation)
             head.load_state_dict(state)
         except (SafetensorError, KeyError, RuntimeError) as error:
             raise InputError(f"{path}: not the head of a late pair model of width {hidden}: {error}") from None
         return head.eval()
 
 
-def pair_logits(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+def pair_logits(first: Features, second: Features) -> Features:
     """Logits of "first is better" from features (g, 1 + 2r) of both; swapping them flips the sign exactly."""
     rank = (first.shape[1] - 1) // 2
     (u, left, right), (v, other_left, other_right) = (
         (x[:, 0], x[:, 1 : 1 + rank], x[:, 1 + rank :]) for x in (first, second)
     )
-    return np.asarray((u - v) + ((left * other_right).sum(axis=1) - (other_left * right).sum(axis=1)))
+    logits: Features = (u - v) + ((left * other_right).sum(1) - (other_left * right).sum(1))
+    return logits

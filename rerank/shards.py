@@ -6,21 +6,31 @@ import queue
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .batching import Batch, Sequences, TokenStore, build_sequences, gather, plan
-from .templates import Text
+from .templates import Template, Text, Truncation
 from .vocabulary import Candidates, Groups
-
-if TYPE_CHECKING:
-    from .models import Model
 
 T = TypeVar("T")
 SHARD_MEMBERS = 1 << 18
 """Group members of the topics that are tokenised, sorted and planned together."""
+
+
+class Reader(Protocol):
+    """How a `sparring.rerank.models.Model` reads its input."""
+
+    @property
+    def template(self) -> Template: ...
+    @property
+    def truncation(self) -> Truncation: ...
+    @property
+    def first_position(self) -> int: ...
+    @property
+    def packed(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +46,7 @@ class Shard:
     """
 
     store: TokenStore
-    model: Model
+    model: Reader
     topics: NDArray[np.int64]
     edges: NDArray[np.int64]
     sequences: Sequences
@@ -103,7 +113,7 @@ def split_topics(groups: Sequence[Groups]) -> Iterator[list[int]]:
 
 
 def build_shard(
-    store: TokenStore, model: Model, topics: Sequence[Candidates], groups: Sequence[Groups], chosen: Sequence[int]
+    store: TokenStore, model: Reader, topics: Sequence[Candidates], groups: Sequence[Groups], chosen: Sequence[int]
 ) -> Shard:
     """Tokenises the texts that the chosen topics' groups name and lays out their sequences."""
     sizes = np.array([len(groups[t]) for t in chosen], np.int64)

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sparring.rerank.cli import config_flags, main
 from sparring.rerank.errors import InputError, UsageError
+from sparring.rerank.vocabulary import Candidates
 from sparring.train import sources as registered
 from sparring.train.data import Mixture, draw, sources
 from sparring.train.train import Options
@@ -105,6 +106,12 @@ def test_balanced_takes_label_values_in_turn() -> None:
     labels = np.array([0] * 50 + [1] * 3 + [2] * 2 + [3], np.float32)
     chosen = draw(labels, 8, "balanced", np.random.default_rng(0))
     assert sorted(labels[chosen].tolist()) == [0, 0, 1, 1, 1, 2, 2, 3]
+
+
+def list_of(count: int) -> Candidates:
+    """A query with texts of different lengths."""
+    texts = tuple(sentence(random.Random(i), 3 + 4 * i) for i in range(count))
+    return Candidates("q", "winter garden", tuple(f"d{i}" for i in range(count)), texts, np.zeros(count))
 
 
 def _lists(folder: Path, rows: list[dict[str, object]]) -> Path:
@@ -231,15 +238,15 @@ def test_model_is_measured_before_and_during_training(trained: Path) -> None:
 def test_saved_model_scores_the_same_everywhere(trained: Path) -> None:
     from sentence_transformers import CrossEncoder
     from sparring.train.collator import Collator
-    from sparring.train.ranker import PointwiseRanker
+    from sparring.train.rankers import Start, kinds
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    pairs = [("winter garden", sentence(random.Random(i), 3 + 4 * i)) for i in range(6)]
-    ranker = PointwiseRanker(str(trained), 64).eval()
-    batches, order = Collator(ranker.tokenizer, ranker.layout, 50).batches(pairs)
-    ours = np.empty(len(pairs), np.float32)
+    topic = list_of(6)
+    pairs = [(topic.query, text) for text in topic.texts]
+    ranker = kinds.parse("pointwise").start(Start(str(trained), 64)).eval()
+    inputs = Collator(ranker.tokenizer, ranker.layout, 50).inputs([topic], [np.arange(6)[None]])
     with torch.inference_mode():
-        ours[order] = ranker(batches).numpy()
+        ours = ranker(**inputs)[0].numpy()
         tokens = AutoTokenizer.from_pretrained(trained)(
             *map(list, zip(*pairs, strict=True)), padding=True, truncation="only_second", return_tensors="pt"
         )
@@ -305,16 +312,16 @@ def test_killed_training_resumes_to_the_same_model(
 
 def test_gradient_caching_changes_no_gradient(start: Path) -> None:
     from sparring.train.collator import Collator
-    from sparring.train.ranker import PointwiseRanker
+    from sparring.train.rankers import Start, kinds
 
-    pairs = [("winter garden", sentence(random.Random(i), 3 + 4 * i)) for i in range(6)]
+    topic = list_of(6)
     gradients = []
     for caching in (False, True):
-        ranker = PointwiseRanker(str(start), 64, dropout=0.2, caching=caching).train()
-        batches, _ = Collator(ranker.tokenizer, ranker.layout, 50).batches(pairs)
-        assert len(batches) > 2
+        ranker = kinds.parse("pointwise").start(Start(str(start), 64, dropout=0.2, caching=caching)).train()
+        inputs = Collator(ranker.tokenizer, ranker.layout, 50).inputs([topic], [np.arange(6)[None]])
+        assert len(inputs["batches"]) > 2
         torch.manual_seed(3)
-        (ranker(batches) ** 2).sum().backward()
+        (ranker(**inputs) ** 2).sum().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in ranker.parameters() if p.grad is not None]))
     torch.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=1e-6)
 

@@ -14,6 +14,16 @@ if TYPE_CHECKING:
     from .train import Options
 
 
+_POINTWISE = """```python
+from sentence_transformers import CrossEncoder
+model = CrossEncoder("{output}")
+scores = model.predict([("a query", "a passage")])
+```"""
+_OTHERS = """```
+sparring rerank --model {output} --run first.run --dataset DATASET --output reranked.run
+```"""
+
+
 def write_card(
     output: Path, options: Options, parts: Sequence[dict[str, Any]], best: dict[str, Any] | None, seconds: float
 ) -> Path:
@@ -25,22 +35,20 @@ def write_card(
         if best
         else "Not measured: no development set was given."
     )
+    pointwise = options.kind.partition("(")[0] == "pointwise"
+    pairs = f", pairs by `{options.sampler}`" if options.sampler else ""
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("sparring", "torch", "transformers"))
     text = f"""---
-library_name: sentence-transformers
+library_name: {"sentence-transformers" if pointwise else "sparring"}
 pipeline_tag: text-ranking
-tags: [cross-encoder, reranker, sparring, loss:{options.loss.partition("(")[0]}]
+tags: [{"cross-encoder, " if pointwise else ""}reranker, sparring, loss:{options.loss.partition("(")[0]}]
 ---
 # {output.name}
 
-A {options.kind} reranker fine-tuned from `{options.model_name_or_path}` with `{options.loss}` over lists of
-{options.list_size} candidates. Its score is a raw logit: rank by it, do not read it as a probability.
+A reranker of kind `{options.kind}`, fine-tuned from `{options.model_name_or_path}` with `{options.loss}` over lists
+of {options.list_size} candidates{pairs}. Its scores are raw logits: rank by them, do not read them as probabilities.
 
-```python
-from sentence_transformers import CrossEncoder
-model = CrossEncoder("{output}")
-scores = model.predict([("a query", "a passage")])
-```
+{_POINTWISE.format(output=output) if pointwise else _OTHERS.format(output=output)}
 
 ## Development set
 

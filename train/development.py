@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +12,14 @@ from numpy.typing import NDArray
 
 from ..eval.measures import measure_run, parse_measures
 from ..eval.qrels import Qrels, read_qrels
-from ..rerank.batching import Batch
 from ..rerank.datasets import candidates, open_dataset
 from ..rerank.errors import InputError, MissingResourceError
+from ..rerank.pipeline import rerank
+from ..rerank.play import sigmoid
 from ..rerank.runs import Run, read_run
-from ..rerank.vocabulary import Candidates
+from ..rerank.vocabulary import Aggregator, Candidates, Groups, Outcomes, Schedule, Sink
 from .collator import Collator
-from .ranker import PointwiseRanker
+from .rankers.ranker import Ranker
 from .sources import held_out
 
 
@@ -58,28 +60,55 @@ class Development:
         values = measure_run(parse_measures([self.measure]), self.qrels, Run.from_topics(ranking))
         return float(values[0].mean())
 
-    def rows(self) -> list[tuple[str, str]]:
-        """(query, text) of all candidates, topic after topic."""
-        return [(topic.query, text) for topic in self.topics for text in topic.texts]
+
+class TrainedScorer:
+    """A ranker under training as a `sparring.rerank.vocabulary.Scorer`; its weights stay as they are."""
+
+    fingerprint = "in training"
+
+    def __init__(self, ranker: Ranker, collator: Collator) -> None:
+        self.ranker = ranker
+        self.collator = collator
+        self.width = collator.layout.width
+
+    def __call__(
+        self, topics: Sequence[Candidates], groups: Sequence[Groups], sink: Sink | None = None
+    ) -> list[Outcomes]:
+        """Outcomes of the groups of each topic."""
+        inputs = self.collator.inputs(topics, groups)
+        scores = self.ranker(inputs["batches"], inputs["order"], inputs["table"]).double().cpu().numpy()
+        parts = np.split(scores, np.cumsum([len(rows) for rows in groups])[:-1])
+        if self.width == 2:
+            return [sigmoid(part[:, 0] - part[:, 1]) for part in parts]
+        return [
+            np.where(rows >= 0, part[:, : rows.shape[1]], np.nan) for rows, part in zip(groups, parts, strict=True)
+        ]
 
 
 class Judge:
-    """Scores the development set with a ranker; its batches are made once."""
+    """Ranks the development set with a ranker as `sparring rerank` would: schedule, ranker, aggregator."""
 
-    def __init__(self, development: Development, collator: Collator) -> None:
+    def __init__(
+        self,
+        development: Development,
+        collator: Collator,
+        schedule: Schedule,
+        aggregator: Aggregator | None = None,
+        seed: int = 0,
+    ) -> None:
         self.development = development
-        self.batches: list[Batch]
-        self.batches, self.order = collator.batches(development.rows())
+        self.collator = collator
+        self.schedule = schedule
+        self.aggregator = aggregator
+        self.seed = seed
 
     @torch.inference_mode()
-    def __call__(self, ranker: PointwiseRanker, dtype: torch.dtype) -> float:
+    def __call__(self, ranker: Ranker, dtype: torch.dtype) -> float:
         """The measure now; the body runs in ``dtype``."""
         training = ranker.training
         ranker.eval()
-        device = next(ranker.parameters()).device
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            parts = [ranker([batch]) for batch in self.batches]
+        scorer = TrainedScorer(ranker, self.collator)
+        with torch.autocast(ranker.device.type, dtype=dtype, enabled=dtype != torch.float32):
+            ranked = list(rerank(self.development.topics, scorer, self.schedule, self.aggregator, seed=self.seed))
         ranker.train(training)
-        scores = torch.empty(len(self.order))
-        scores[torch.from_numpy(self.order)] = torch.cat(parts).float().cpu()
-        return self.development.value(scores.double().numpy())
+        return self.development.value(np.concatenate([topic.scores for topic in ranked]))

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..rerank import console
-from ..rerank.cli import CommonOptions, config_text
-from ..rerank.errors import UsageError
-from ..rerank.files import atomic_write
+from ..rerank import console, registry
+from ..rerank.cli import CommonOptions
+from ..rerank.errors import MissingPrerequisiteError, UsageError
 
 if TYPE_CHECKING:
+    import torch
+    from transformers import TrainingArguments
+
+    from ..rerank.vocabulary import Schedule
+    from .collator import Collator
     from .data import Mixture
-    from .development import Development
+    from .development import Development, Judge
     from .losses import Loss
+    from .rankers.ranker import Ranker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +35,14 @@ class Options(CommonOptions):
     """Sources such as run(path='first.run', dataset='folder', scale=20); several are mixed by their share."""
     model_name_or_path: str = "minilm"
     """Where to start: a folder, minilm (embedded) or a name on the hub; a missing head is made anew."""
-    kind: Literal["pointwise"] = "pointwise"
-    """What is trained: pointwise scores one passage at a time."""
+    kind: str = "pointwise"
+    """What is trained: pointwise, t5, duo, pair_rm, late_pair, set_encoder, list_head, list_con_ranker."""
     loss: str = "kl"
-    """A loss by its spec; sparring list losses shows all."""
+    """A loss by its spec; sparring list losses shows all. Rankers of pairs see a pair as a list of two."""
     list_size: int = 16
     """Candidates drawn per query."""
+    sampler: str | None = None
+    """Which pairs of a list are looked at, as a schedule; by default random(rate=0.1), late_pair takes all."""
     per_device_train_batch_size: int = 4
     """Lists per step and device."""
     gradient_accumulation_steps: int = 1
@@ -64,6 +71,8 @@ class Options(CommonOptions):
     """Tokens that go through the model at once; by default what suits the device."""
     gradient_caching: bool = False
     """Compute activations twice: a list of any length needs the memory of one token budget."""
+    gradient_checkpointing: bool = False
+    """Compute the activations inside layers twice: less memory for one token budget."""
     dev_run: Path | None = None
     """TREC run to rerank for the measure that decides; without one the last model is kept."""
     dev_dataset: str | None = None
@@ -76,12 +85,18 @@ class Options(CommonOptions):
     """Measure on every n-th judged topic only: those that holdout=n in a source keeps from training."""
     dev_measure: str = "nDCG@10"
     """What decides which model is the best."""
+    dev_schedule: str | None = None
+    """What the ranker is asked there: by default all candidates, the whole list, or the pairs of the sampler."""
+    dev_aggregator: str | None = None
+    """Turns comparisons into a ranking there; by default Bradley-Terry."""
     eval_steps: int = 200
     """Steps between measurements."""
     save_steps: int = 200
     """Steps between checkpoints."""
     logging_steps: int = 20
     """Steps between rows of the training log."""
+    tensorboard: bool = False
+    """Write the curves to output_dir/tensorboard too."""
     early_stopping_patience: int = 0
     """Stop after so many measurements without a better one; 0 never stops."""
     resume: bool = False
@@ -101,9 +116,16 @@ def main(options: Options) -> None:
     for name in ("list_size", "per_device_train_batch_size", "gradient_accumulation_steps", "eval_steps"):
         if getattr(options, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
+    from .folder import prepare
     from .losses import losses
+    from .rankers import kinds
 
     loss = losses.parse(options.loss)
+    kinds.parse(options.kind)
+    for spec in filter(None, (options.sampler, options.dev_schedule)):
+        registry.schedules.parse(spec)
+    if options.tensorboard and not find_spec("tensorboard"):
+        raise MissingPrerequisiteError("TensorBoard is needed for --tensorboard: pip install tensorboard")
     mixture, development = _data(options)
     for part in mixture.describe():
         console.log.info("%(lists)d lists of %(queries)d queries from %(source)s", part)
@@ -118,7 +140,7 @@ def main(options: Options) -> None:
         )
         return
     if first:
-        _prepare(options)
+        prepare(options)
     _train(options, loss, mixture, development)
 
 
@@ -155,51 +177,17 @@ def _steps(options: Options, lists: int) -> int:
     return -(-lists // (options.per_device_train_batch_size * options.gradient_accumulation_steps))
 
 
-def _prepare(options: Options) -> None:
-    """Makes the folder with the options in it; cuts from it what was written after the last checkpoint."""
-    from .trainer import cut_csv, last_checkpoint
-
-    output = options.output_dir
-    if options.overwrite and not options.resume:
-        shutil.rmtree(output, ignore_errors=True)
-    _check_resumed(options)
-    output.mkdir(parents=True, exist_ok=True)
-    with atomic_write(output / "config.yaml") as stream:
-        stream.write(config_text("train", options))
-    checkpoint = last_checkpoint(output)
-    if checkpoint is None:
-        (output / "best.json").unlink(missing_ok=True)  # of a training that was killed before its first checkpoint
-    cut_csv(output / "training_log.csv", int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1)
-
-
-def _check_resumed(options: Options) -> None:
-    """Refuses to resume with other options: the order of the data would be another."""
-    path = options.output_dir / "config.yaml"
-    if not options.resume or not path.is_file():
-        return
-    ignored = ("resume:", "overwrite:", "quiet:", "device:")
-    old, new = (
-        {line for line in text.splitlines()[1:] if not line.startswith(ignored)}
-        for text in (path.read_text(encoding="utf-8"), config_text("train", options))
-    )
-    if old != new:
-        changed = "; ".join(sorted(old ^ new))
-        raise UsageError(
-            f"{path} was made with other options ({changed}): resume with the same ones, or --overwrite"
-        )
-
-
 def _train(options: Options, loss: Loss, mixture: Mixture, development: Development | None) -> None:
     import torch
-    from transformers import TrainingArguments, set_seed
+    from transformers import set_seed
     from transformers.utils import logging as transformers_logging
 
     from ..rerank.devices import choose_device, choose_dtype, default_budget
     from .card import write_card
     from .collator import Collator
-    from .development import Judge
-    from .ranker import PointwiseRanker
-    from .trainer import CHECKPOINTS, RankingTrainer, last_checkpoint, read_best
+    from .folder import push, tensorboard_writer
+    from .rankers import Start, kinds
+    from .trainer import RankingTrainer, last_checkpoint, read_best
 
     quiet: Any = transformers_logging
     quiet.set_verbosity_error()
@@ -208,49 +196,28 @@ def _train(options: Options, loss: Loss, mixture: Mixture, development: Developm
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device)
     output = options.output_dir
-    ranker = PointwiseRanker(
-        options.model_name_or_path, options.max_length, options.dropout, options.gradient_caching
+    start = Start(
+        options.model_name_or_path,
+        options.max_length,
+        options.dropout,
+        options.gradient_caching,
+        options.gradient_checkpointing,
     )
-    collator = Collator(ranker.tokenizer, ranker.layout, options.token_budget or default_budget(device))
-    judge = Judge(development, collator) if development is not None else None
+    ranker: Ranker = kinds.parse(options.kind).start(start)
+    budget = options.token_budget or default_budget(device)
+    collator = Collator(ranker.tokenizer, ranker.layout, budget, _sampler(options, ranker), options.seed)
     checkpoint = last_checkpoint(output) if options.resume else None
-    arguments = TrainingArguments(
-        output_dir=str(output / CHECKPOINTS),
-        per_device_train_batch_size=options.per_device_train_batch_size,
-        gradient_accumulation_steps=options.gradient_accumulation_steps,
-        num_train_epochs=1,
-        learning_rate=options.learning_rate,
-        warmup_steps=int(options.warmup_ratio * _steps(options, len(mixture))),
-        lr_scheduler_type=options.lr_scheduler_type,
-        weight_decay=options.weight_decay,
-        max_grad_norm=options.max_grad_norm,
-        use_cpu=device.type == "cpu",
-        bf16=dtype == torch.bfloat16,
-        fp16=dtype == torch.float16,
-        seed=options.seed,
-        eval_strategy="steps" if judge else "no",
-        eval_steps=options.eval_steps,
-        eval_on_start=judge is not None and checkpoint is None,
-        save_strategy="steps",
-        save_steps=options.save_steps,
-        save_total_limit=2,
-        logging_steps=options.logging_steps,
-        remove_unused_columns=False,
-        ddp_find_unused_parameters=False,
-        dataloader_pin_memory=False,
-        report_to="none",
-        disable_tqdm=True,
-    )
     trainer = RankingTrainer(
         ranker,
-        arguments,
+        _arguments(options, len(mixture), device, dtype == torch.bfloat16, dtype == torch.float16, checkpoint),
         mixture,
         collator,
         loss,
         output=output,
         head_learning_rate=options.head_learning_rate,
-        judge=judge,
+        judge=None if development is None else _judge(options, development, ranker, collator),
         patience=options.early_stopping_patience,
+        curves=tensorboard_writer(output, checkpoint) if options.tensorboard else None,
     )
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -264,12 +231,66 @@ def _train(options: Options, loss: Loss, mixture: Mixture, development: Developm
     value = f"{best['measure']} {best['value']:.4f} at step {best['step']}" if best else "no development set"
     console.out(f"{output}: {value}")
     if options.push_to_hub:
-        _push(output, options.push_to_hub)
+        push(output, options.push_to_hub)
 
 
-def _push(output: Path, repository: str) -> None:
-    from huggingface_hub import HfApi
+def _sampler(options: Options, ranker: Ranker) -> Schedule | None:
+    """What chooses the pairs of a list; None where the ranker does not look at pairs."""
+    from ..rerank.play import check_widths
 
-    api = HfApi()
-    api.create_repo(repository, exist_ok=True)
-    api.upload_folder(repo_id=repository, folder_path=str(output), ignore_patterns=["checkpoints/*"])
+    if ranker.layout.width != 2:
+        if options.sampler is not None:
+            raise UsageError(f"--sampler chooses pairs, and {options.kind} looks at none")
+        return None
+    default = "all" if ranker.layout.alone else "random(rate=0.1)"  # pairs of what is read alone cost nothing
+    chosen: Schedule = registry.schedules.parse(options.sampler or default)
+    check_widths(chosen, 2)
+    return chosen
+
+
+def _judge(options: Options, development: Development, ranker: Ranker, collator: Collator) -> Judge:
+    from ..rerank.play import check_widths
+    from .development import Judge
+
+    defaults = {1: "pointwise", 2: str(collator.sampler), None: "whole"}
+    schedule: Schedule = registry.schedules.parse(options.dev_schedule or defaults[ranker.layout.width])
+    check_widths(schedule, ranker.layout.width)
+    aggregator = registry.aggregators.parse(options.dev_aggregator) if options.dev_aggregator else None
+    return Judge(development, collator, schedule, aggregator, options.seed)
+
+
+def _arguments(
+    options: Options, lists: int, device: torch.device, bf16: bool, fp16: bool, checkpoint: Path | None
+) -> TrainingArguments:
+    from transformers import TrainingArguments
+
+    from .trainer import CHECKPOINTS
+
+    judged = options.dev_run is not None
+    return TrainingArguments(
+        output_dir=str(options.output_dir / CHECKPOINTS),
+        per_device_train_batch_size=options.per_device_train_batch_size,
+        gradient_accumulation_steps=options.gradient_accumulation_steps,
+        num_train_epochs=1,
+        learning_rate=options.learning_rate,
+        warmup_steps=int(options.warmup_ratio * _steps(options, lists)),
+        lr_scheduler_type=options.lr_scheduler_type,
+        weight_decay=options.weight_decay,
+        max_grad_norm=options.max_grad_norm,
+        use_cpu=device.type == "cpu",
+        bf16=bf16,
+        fp16=fp16,
+        seed=options.seed,
+        eval_strategy="steps" if judged else "no",
+        eval_steps=options.eval_steps,
+        eval_on_start=judged and checkpoint is None,
+        save_strategy="steps",
+        save_steps=options.save_steps,
+        save_total_limit=2,
+        logging_steps=options.logging_steps,
+        remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
+        dataloader_pin_memory=False,
+        report_to="none",
+        disable_tqdm=True,
+    )

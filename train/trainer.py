@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -21,7 +20,7 @@ from .collator import Collator
 from .data import Mixture
 from .development import Judge
 from .losses import Loss
-from .ranker import PointwiseRanker
+from .rankers.ranker import Ranker
 
 CHECKPOINTS = "checkpoints"
 FLAT = 0.99
@@ -37,11 +36,12 @@ class RankingTrainer(Trainer):
         output: where the best model is written (the last one, without a development set).
         head_learning_rate: for the parameters of the head; the body has ``args.learning_rate``.
         patience: stop after so many measurements without a better one; 0 never stops.
+        curves: a TensorBoard writer, which gets every number that is logged.
     """
 
     def __init__(
         self,
-        ranker: PointwiseRanker,
+        ranker: Ranker,
         args: TrainingArguments,
         mixture: Mixture,
         collator: Collator,
@@ -51,6 +51,7 @@ class RankingTrainer(Trainer):
         head_learning_rate: float,
         judge: Judge | None = None,
         patience: int = 0,
+        curves: Any = None,
     ) -> None:
         topics = judge.development.topics if judge else None
         super().__init__(
@@ -62,11 +63,12 @@ class RankingTrainer(Trainer):
         self.add_callback(Bar())
         self.ranker = ranker
         self.mixture = mixture
-        self.loss = loss
+        self.loss = ranker.objective(loss)
         self.output = output
         self.head_learning_rate = head_learning_rate
         self.judge = judge
         self.patience = patience
+        self.curves = curves
         self.started = time.monotonic()
         self._levels: list[tuple[float, float]] = []
         self._recent: deque[tuple[float, float]] = deque(maxlen=PATIENT_STEPS)
@@ -105,14 +107,13 @@ class RankingTrainer(Trainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The loss of one batch of lists; remembers what a constant prediction would have cost."""
-        flat = model(inputs["batches"])
-        labels, mask = inputs["labels"].to(flat.device), inputs["mask"].to(flat.device)
-        scores = to_lists(flat, inputs["order"].to(flat.device), mask)
+        scores = model(inputs["batches"], inputs["order"], inputs["table"])
+        labels, mask = inputs["labels"].to(scores.device), inputs["mask"].to(scores.device)
         value = self.loss(scores, labels, mask)
         with torch.no_grad():
-            constant = torch.full_like(scores, float(flat.mean()))
+            constant = scores[mask].mean(dim=0).expand_as(scores)
             self._levels.append((float(value.detach()), float(self.loss(constant, labels, mask))))
-        self._pairs += len(flat)
+        self._pairs += len(inputs["order"])
         return (value, {"scores": scores}) if return_outputs else value
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -128,6 +129,10 @@ class RankingTrainer(Trainer):
             append_csv(self.output / "training_log.csv", row)
             shown = ", ".join(f"{key} {value:.5g}" for key, value in row.items() if isinstance(value, int | float))
             log.info("%s", shown)
+            if self.curves is not None:
+                for key in logs:
+                    self.curves.add_scalar(key, logs[key], self.state.global_step)
+                self.curves.flush()
         self.state.log_history.append({**logs, "step": self.state.global_step})
 
     def _warn_if_flat(self) -> None:
@@ -191,12 +196,6 @@ class Bar(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.bar.close()
-
-
-def to_lists(flat: Tensor, order: Tensor, mask: Tensor) -> Tensor:
-    """Scores (S,) in batch order as lists (Q, n); zeros under the padding."""
-    rows = torch.empty_like(flat).scatter(0, order, flat)
-    return flat.new_zeros(mask.shape).masked_scatter(mask, rows)
 
 
 def read_best(output: Path) -> dict[str, Any] | None:

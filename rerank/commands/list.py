@@ -19,6 +19,7 @@ KINDS = {
     "models": ("sparring.rerank.registry", "families"),
     "schedules": ("sparring.rerank.registry", "schedules"),
     "aggregators": ("sparring.rerank.registry", "aggregators"),
+    "kinds": ("sparring.train.rankers", "kinds"),
     "losses": ("sparring.train.losses", "losses"),
     "sources": ("sparring.train.data", "sources"),
     "measures": ("sparring.eval.measures", "measures"),
@@ -27,10 +28,11 @@ KINDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Options(CommonOptions):
-    """List the models, schedules, aggregators, losses, data sources or measures that can be named."""
+    """List the models, schedules, aggregators, kinds of ranker, losses, data sources or measures to be named."""
 
     kind: Annotated[
-        Literal["models", "schedules", "aggregators", "losses", "sources", "measures"], tyro.conf.Positional
+        Literal["models", "schedules", "aggregators", "kinds", "losses", "sources", "measures"],
+        tyro.conf.Positional,
     ]
     """What to list."""
 

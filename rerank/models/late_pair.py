@@ -22,9 +22,8 @@ from ..attention import PACKED, packed_kwargs, register
 from ..batching import Batch, TokenStore
 from ..checkpoints import Checkpoint
 from ..devices import choose_device, choose_dtype, default_budget, dtype_name
-from ..encoder import POST_NORM, PostNormEncoder
+from ..encoder import POST_NORM, PostNormEncoder, token_states
 from ..errors import InputError, SparringError, UsageError
-from ..files import sha256
 from ..pair_head import HEAD_FILE, PairHead, pair_logits
 from ..registry import families
 from ..shards import Shard, build_shard, prefetch, split_topics
@@ -42,14 +41,21 @@ class LatePairEncoder:
     """Encoder and head: batches of (query, passage) to features; `scorer` makes pairs of them.
 
     The attributes are those of `sparring.rerank.models.Model`; ``forward`` gives features (S, 1 + 2r) instead of
-    scores.
+    scores. Without ``lean`` the weights stay transformers' own, as training needs them.
     """
 
     width: int | None = 2
     packed = True
 
     def __init__(
-        self, checkpoint: Checkpoint, body: Any, head: PairHead, tokenizer: Any, length: int, first_position: int
+        self,
+        checkpoint: Checkpoint,
+        body: Any,
+        head: PairHead,
+        tokenizer: Any,
+        length: int,
+        first_position: int,
+        lean: bool = True,
     ) -> None:
         config = body.config
         self.name = checkpoint.name
@@ -57,9 +63,10 @@ class LatePairEncoder:
         self.template = pair_template(tokenizer, getattr(config, "type_vocab_size", 0) > 1)
         self.truncation = Truncation(length)
         self.first_position = first_position
-        digest = sha256(checkpoint.folder / HEAD_FILE)
+        weights = b"".join(value.numpy().tobytes() for value in head.state_dict().values())
+        digest = hashlib.sha256(weights + head.activation.encode()).hexdigest()
         self.fingerprint = fingerprint(checkpoint, self.template, self.truncation, digest)
-        self.lean = config.model_type in POST_NORM
+        self.lean = lean and config.model_type in POST_NORM
         self.deterministic = False
         register()
         body.set_attn_implementation(PACKED)
@@ -79,15 +86,16 @@ class LatePairEncoder:
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Features of each sequence in fp32, (S, 1 + 2r)."""
+        return self.head.features(self.states(batch))
+
+    def states(self, batch: Batch) -> torch.Tensor:
+        """First-token states, which the head reads, in fp32, (S, H)."""
         if self.lean:
             states: torch.Tensor = self.body(batch, self.deterministic)
         else:
-            states = self.body(
-                input_ids=batch.input_ids[None],
-                position_ids=batch.positions[None],
-                **packed_kwargs(batch, self.deterministic),
-            ).last_hidden_state[0, batch.boundaries[:-1]]
-        return self.head.features(states.float())
+            tokens = token_states(self.body, batch, **packed_kwargs(batch, self.deterministic))
+            states = tokens.index_select(0, batch.boundaries[:-1])
+        return states.float()
 
 
 class LatePair:

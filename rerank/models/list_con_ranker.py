@@ -37,6 +37,15 @@ from .sequence_classification import PACKABLE
 from .webis import first_position
 
 PARTS = ("linear_in_embedding", "list_transformer")
+NAMES = {  # in a checkpoint → in `ListTransformer`
+    "list_transformer.list_transformer.layers.": "layers.",
+    "list_transformer.query_embedding.query_embedding.": "tags.",
+    "list_transformer.query_embedding.layerNorm.": "norm.",
+    "list_transformer.linear_score1.": "out.",
+    "list_transformer.linear_score2.": "before.",
+    "list_transformer.linear_score3.": "after.",
+    "linear_in_embedding.": "linear_in_embedding.",
+}
 SMALL, LEAST, SHARE = 20, 10, 0.2  # rounds end at 20 passages; each drops at least 10 and a fifth
 
 
@@ -187,14 +196,24 @@ class ListConRankers:
 
     def load(self, checkpoint: Checkpoint) -> ListConRanker:
         """Loads encoder and head; InputError where a weight is missing or of another shape."""
-        state = _weights(checkpoint)
-        body = _body(checkpoint, {k: v for k, v in state.items() if not k.startswith(PARTS)})
-        head = _list_transformer(checkpoint, state, body.config.num_attention_heads)
+        body, head = load_encoder_and_head(checkpoint)
         register()
         body.set_attn_implementation(PACKED)
         limit = body.config.max_position_embeddings - first_position(body.config)
         encoder = MeanEncoder(body, load_tokenizer(checkpoint), clamp_length(self.max_length, limit, 512))
         return ListConRanker(checkpoint, encoder, head, self.iterative)
+
+
+def load_encoder_and_head(checkpoint: Checkpoint) -> tuple[Any, ListTransformer]:
+    """The transformers encoder and the list transformer of a checkpoint."""
+    state = _weights(checkpoint)
+    body = _body(checkpoint, {k: v for k, v in state.items() if not k.startswith(PARTS)})
+    return body, _list_transformer(checkpoint, state, body.config.num_attention_heads)
+
+
+def name_in_checkpoint(name: str) -> str:
+    """What a weight of `ListTransformer` is called in a checkpoint."""
+    return next(old + name.removeprefix(new) for old, new in NAMES.items() if name.startswith(new))
 
 
 def _weights(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
@@ -231,19 +250,10 @@ def _body(checkpoint: Checkpoint, state: dict[str, torch.Tensor]) -> Any:
 
 
 def _list_transformer(checkpoint: Checkpoint, state: dict[str, torch.Tensor], heads: int) -> ListTransformer:
-    names = {
-        "list_transformer.list_transformer.layers.": "layers.",
-        "list_transformer.query_embedding.query_embedding.": "tags.",
-        "list_transformer.query_embedding.layerNorm.": "norm.",
-        "list_transformer.linear_score1.": "out.",
-        "list_transformer.linear_score2.": "before.",
-        "list_transformer.linear_score3.": "after.",
-        "linear_in_embedding.": "linear_in_embedding.",
-    }
     mine = {
         new + name.removeprefix(old): value
         for name, value in state.items()
-        for old, new in names.items()
+        for old, new in NAMES.items()
         if name.startswith(old)
     }
     embedding, feed = mine.get("linear_in_embedding.weight"), mine.get("layers.0.linear1.weight")

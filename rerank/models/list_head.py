@@ -69,6 +69,7 @@ class ContextHead(nn.Module):
 
     def __init__(self, width: int, inner: int, feed: int, layers: int, heads: int, outputs: int) -> None:
         super().__init__()
+        self.heads = heads
         self.input_layer = nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(width, inner)])})
         self.encoder = nn.ModuleDict(
             {"layers": nn.ModuleList(_Layer(inner, feed, heads) for _ in range(layers)), "norm": _Norm(inner)}
@@ -148,24 +149,29 @@ class ListHeads:
 
     def load(self, checkpoint: Checkpoint) -> ListHead:
         """Loads cross-encoder and head; InputError where a weight is missing or of another shape."""
-        from safetensors.torch import load_file
-
-        path = checkpoint.folder / FILE
-        if not path.is_file():
-            raise InputError(f"{checkpoint.name}: there is no {FILE} beside the cross-encoder")
-        state = {name.removeprefix("module."): value.float() for name, value in load_file(path).items()}
         parts = load_parts(checkpoint, self.max_length)
-        heads = self.heads or int((checkpoint.config.get("list_head") or {}).get("heads", 1))
-        head = _empty_head(checkpoint, state, heads)
-        try:
-            head.load_state_dict(state)
-        except RuntimeError as error:
-            raise InputError(f"{path}: weights do not fit: {error}") from None
-        width = parts.body.config.hidden_size
-        if head.input_layer["layers"][0].in_features != width:  # type: ignore[index]
-            raise InputError(f"{path}: the head reads another width than the cross-encoder's {width}")
+        head = load_head(checkpoint, parts.body.config.hidden_size, self.heads)
         # lists of one: in the vectors of the cross-encoder passages do not see each other
         return ListHead(checkpoint, SetEncoder(checkpoint, parts, 0, None), head)
+
+
+def load_head(checkpoint: Checkpoint, width: int, heads: int | None = None) -> ContextHead:
+    """The list head beside a cross-encoder of a width; InputError where it is absent or does not fit."""
+    from safetensors.torch import load_file
+
+    path = checkpoint.folder / FILE
+    if not path.is_file():
+        raise InputError(f"{checkpoint.name}: there is no {FILE} beside the cross-encoder")
+    state = {name.removeprefix("module."): value.float() for name, value in load_file(path).items()}
+    heads = heads or int((checkpoint.config.get("list_head") or {}).get("heads", 1))
+    head = _empty_head(checkpoint, state, heads)
+    try:
+        head.load_state_dict(state)
+    except RuntimeError as error:
+        raise InputError(f"{path}: weights do not fit: {error}") from None
+    if head.input_layer["layers"][0].in_features != width:  # type: ignore[index]
+        raise InputError(f"{path}: the head reads another width than the cross-encoder's {width}")
+    return head
 
 
 def _empty_head(checkpoint: Checkpoint, state: dict[str, torch.Tensor], heads: int) -> ContextHead:

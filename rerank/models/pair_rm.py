@@ -64,14 +64,22 @@ class PairRMModel:
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Raw fp32 logits of "the first is better", (S,)."""
+        left, right = self.score(self.states(batch)).unbind(1)
+        return left - right
+
+    def states(self, batch: Batch) -> torch.Tensor:
+        """What the head reads, in fp32: the source's state beside that of first and of second, (S, 2, 2H)."""
         rows = batch.padded(self.pad_id)
         states = self.body(input_ids=rows.input_ids, attention_mask=rows.mask.long()).last_hidden_state
         each = torch.arange(len(states), device=states.device)
         first, second = (states[each, rows.segments.eq(marked).int().argmax(1)].float() for marked in (1, 2))
         source = states[:, 1].float()
-        left, right = (self.head(torch.cat([source, passage], dim=1)) for passage in (first, second))
-        logits: torch.Tensor = (left - right).mean(dim=1)
-        return logits
+        return torch.stack([torch.cat([source, passage], dim=1) for passage in (first, second)], dim=1)
+
+    def score(self, states: torch.Tensor) -> torch.Tensor:
+        """The scores of first and second, (S, 2), the mean over tasks."""
+        scores: torch.Tensor = self.head(states).mean(dim=2)
+        return scores
 
 
 def pair_rm_template(tokenizer: Any, ids: dict[str, int], instruction: str | None) -> Template:

@@ -15,7 +15,7 @@ import torch
 from ..attention import PACKED, packed_kwargs, register
 from ..batching import Batch
 from ..checkpoints import Checkpoint
-from ..encoder import POST_NORM, PostNormEncoder
+from ..encoder import POST_NORM, PostNormEncoder, token_states
 from ..errors import InputError
 from ..registry import families
 from ..templates import Template, Truncation, pair_template
@@ -43,6 +43,7 @@ class SequenceClassifier:
     """A cross-encoder with a classification head; see `sparring.rerank.models.Model`.
 
     ``template`` is that of a query and one passage unless another is given; its passages are the model's width.
+    Without ``lean`` the weights stay transformers' own, as training needs them.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class SequenceClassifier:
         truncation: Truncation,
         first_position: int,
         template: Template | None = None,
+        lean: bool = True,
     ) -> None:
         config = module.config
         self.name = checkpoint.name
@@ -68,7 +70,7 @@ class SequenceClassifier:
         self.typed = getattr(config, "type_vocab_size", 0) > 1
         self.mean_pooled = getattr(config, "classifier_pooling", "cls") == "mean"
         self.head, self.head_parts = detach_head(module)
-        self.lean = config.model_type in POST_NORM
+        self.lean = lean and config.model_type in POST_NORM
         register()
         module.base_model.set_attn_implementation(PACKED if self.packed else "eager")
         self.body: Any = PostNormEncoder(module.base_model) if self.lean else module.base_model
@@ -84,19 +86,23 @@ class SequenceClassifier:
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Raw fp32 scores, (S,)."""
+        return self.score(self.states(batch))
+
+    def states(self, batch: Batch) -> torch.Tensor:
+        """What the head reads, (S, H), in fp32."""
         if self.lean:
             states: torch.Tensor = self.body(batch, self.deterministic)
         else:
             states = self._packed(batch) if self.packed else self._padded(batch)
-        logits = self.head(states.float())
+        return states.float()
+
+    def score(self, states: torch.Tensor) -> torch.Tensor:
+        """The head's scores, (S,), of states (S, H)."""
+        logits = self.head(states)
         return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
 
     def _packed(self, batch: Batch) -> torch.Tensor:
-        hidden: torch.Tensor = self.body(
-            input_ids=batch.input_ids[None],
-            position_ids=batch.positions[None],
-            **packed_kwargs(batch, self.deterministic),
-        ).last_hidden_state[0]
+        hidden = token_states(self.body, batch, **packed_kwargs(batch, self.deterministic))
         if not self.mean_pooled:
             return hidden[batch.boundaries[:-1]]
         owner = torch.repeat_interleave(

@@ -16,11 +16,11 @@ import torch
 
 from ..batching import Batch
 from ..checkpoints import Checkpoint
-from ..encoder import POST_NORM, PostNormEncoder
+from ..encoder import POST_NORM, PostNormEncoder, token_states
 from ..errors import InputError, UsageError
 from ..registry import families
 from ..set_attention import SET, SetLayout, register
-from ..templates import Template, Truncation, pair_template
+from ..templates import Template, Truncation
 from . import fingerprint, load_tokenizer
 from .sequence_classification import PACKABLE, detach_head, load_classifier
 from .webis import first_position, load_webis, webis_template, webis_truncation
@@ -48,12 +48,16 @@ class SetEncoder:
         interaction: the place of the interaction token in its sequence.
         depth: lists are filled up to so many passages with their mean; None invents nothing.
         duplicates: the head that says whether a passage has a duplicate in its list, if the checkpoint has one.
+
+    Without ``lean`` the weights stay transformers' own, as training needs them.
     """
 
     width = None
     packed = True
 
-    def __init__(self, checkpoint: Checkpoint, parts: Parts, place: int, depth: int | None) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, parts: Parts, place: int, depth: int | None, lean: bool = True
+    ) -> None:
         config = parts.body.config
         self.name = checkpoint.name
         self.tokenizer = parts.tokenizer
@@ -66,7 +70,7 @@ class SetEncoder:
         self.head, self.duplicates = parts.head, parts.duplicates
         self._head_modules = [*parts.head_modules, *([parts.duplicates] if parts.duplicates is not None else [])]
         self._mean_pooled = getattr(config, "classifier_pooling", "cls") == "mean"
-        self._lean = config.model_type in POST_NORM
+        self._lean = lean and config.model_type in POST_NORM
         register()
         parts.body.set_attn_implementation(SET)
         self.body: Any = PostNormEncoder(parts.body) if self._lean else parts.body
@@ -82,7 +86,11 @@ class SetEncoder:
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Raw fp32 scores, (S,)."""
-        logits = self.head(self.states(batch))
+        return self.score(self.states(batch))
+
+    def score(self, states: torch.Tensor) -> torch.Tensor:
+        """The head's scores, (S,), of states (S, H)."""
+        logits = self.head(states)
         if logits.ndim == 1:
             return logits
         return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
@@ -100,13 +108,8 @@ class SetEncoder:
         if self._lean:
             first: torch.Tensor = self.body(batch, self.deterministic, layout)
             return first.float()
-        hidden: torch.Tensor = self.body(
-            input_ids=batch.input_ids[None],
-            position_ids=batch.positions[None],
-            attention_mask=None,
-            layout=layout,
-            fixed_splits=self.deterministic,
-        ).last_hidden_state[0]
+        attention = {"attention_mask": None, "layout": layout, "fixed_splits": self.deterministic}
+        hidden = token_states(self.body, batch, **attention)
         if not self._mean_pooled:
             return hidden.index_select(0, batch.boundaries[:-1]).float()
         means: torch.Tensor = torch.segment_reduce(hidden.float(), "mean", lengths=batch.boundaries.diff().long())
@@ -118,10 +121,6 @@ def load_parts(checkpoint: Checkpoint, max_length: int | None) -> Parts:
     if "backbone_model_type" in checkpoint.config:
         body, head, repeat = load_webis(checkpoint)
         tokenizer = load_tokenizer(checkpoint)
-        duplicates = None
-        if repeat:
-            duplicates = torch.nn.Linear(body.config.hidden_size, 1, bias="repeat_linear.bias" in repeat)
-            duplicates.load_state_dict({k.removeprefix("repeat_linear."): v for k, v in repeat.items()})
         return Parts(
             body=body,
             head=head,
@@ -129,7 +128,7 @@ def load_parts(checkpoint: Checkpoint, max_length: int | None) -> Parts:
             tokenizer=tokenizer,
             template=webis_template(checkpoint, tokenizer, body.config),
             truncation=webis_truncation(checkpoint, body.config, max_length),
-            duplicates=duplicates,
+            duplicates=_duplicates(repeat),
         )
     if checkpoint.model_type not in PACKABLE:
         raise InputError(
@@ -143,15 +142,37 @@ def load_parts(checkpoint: Checkpoint, max_length: int | None) -> Parts:
         head=classify,
         head_modules=modules,
         tokenizer=tokenizer,
-        template=pair_template(tokenizer, getattr(module.config, "type_vocab_size", 0) > 1),
+        template=webis_template(checkpoint, tokenizer, module.config),
         truncation=truncation,
+        duplicates=load_duplicates(checkpoint),
     )
+
+
+def load_duplicates(checkpoint: Checkpoint) -> torch.nn.Linear | None:
+    """The head for duplicates that lies among a sequence classifier's weights, if there is one."""
+    from safetensors import safe_open
+
+    found: dict[str, torch.Tensor] = {}
+    for path in checkpoint.weights:
+        with safe_open(path, "pt") as file:
+            names = [name for name in file.keys() if name.startswith("repeat_linear.")]  # noqa: SIM118
+            found |= {name: file.get_tensor(name).float() for name in names}
+    return _duplicates(found)
+
+
+def _duplicates(weights: dict[str, torch.Tensor]) -> torch.nn.Linear | None:
+    if not weights:
+        return None
+    width = weights["repeat_linear.weight"].shape[1]
+    linear = torch.nn.Linear(width, 1, bias="repeat_linear.bias" in weights)
+    linear.load_state_dict({name.removeprefix("repeat_linear."): value for name, value in weights.items()})
+    return linear
 
 
 @families.register("set_encoder")
 @dataclass(frozen=True)
 class SetEncoders:
-    """Set-Encoders as webis and lightning-ir save them, and any packable cross-encoder run as one.
+    """Set-Encoders as webis and lightning-ir save them, and any packable sequence classifier run as one.
 
     ``missing`` says what stands for the documents that a list has less than ``depth`` of: nothing, or their mean,
     the deterministic form of the noise that checkpoints with ``sample_missing_docs`` saw in training.

@@ -102,9 +102,8 @@ class T5Reranker:
         self.pad_id = int(config.pad_token_id)
         self.start = int(config.decoder_start_token_id or config.pad_token_id)
         self.encoder, self.decoder = module.encoder, module.decoder
-        ids = [token_id(checkpoint, tokenizer, word) for word in words]
-        rows = module.lm_head.weight.detach()[ids].float()
-        self.head = rows[0] if kind == "rank" else rows[0] - rows[1]
+        self.ids = [token_id(checkpoint, tokenizer, word) for word in words[: 1 if kind == "rank" else 2]]
+        self.head = sliced(module.lm_head.weight.detach(), self.ids)
         self.scale = float(config.d_model) ** -0.5 if scales_states(config) else 1.0
         self.fingerprint = fingerprint(checkpoint, self.template, self.truncation, kind, words)
 
@@ -118,6 +117,10 @@ class T5Reranker:
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Raw fp32 scores, (S,): true minus false, or RankT5's logit; for duoT5 of "document 0 is better"."""
+        return self.states(batch) @ self.head
+
+    def states(self, batch: Batch) -> torch.Tensor:
+        """What the head reads: the state of the one decoder step, scaled, in fp32, (S, d)."""
         rows = batch.padded(self.pad_id)
         mask = rows.mask.long()
         memory = self.encoder(input_ids=rows.input_ids, attention_mask=mask).last_hidden_state
@@ -125,8 +128,14 @@ class T5Reranker:
         state = self.decoder(
             input_ids=start, encoder_hidden_states=memory, encoder_attention_mask=mask, use_cache=False
         ).last_hidden_state
-        scores: torch.Tensor = (state[:, 0].float() * self.scale) @ self.head
-        return scores
+        scaled: torch.Tensor = state[:, 0].float() * self.scale
+        return scaled
+
+
+def sliced(output: torch.Tensor, ids: list[int]) -> torch.Tensor:
+    """The rows of the output embedding that score, as one vector in fp32: that of true less that of false."""
+    rows = output[ids].float()
+    return rows[0] - rows[1] if len(ids) == 2 else rows[0]
 
 
 def scales_states(config: Any) -> bool:

@@ -1,0 +1,118 @@
+"""Checkpoints to start from, with heads that may be missing, and the folders that trained models become."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...rerank.checkpoints import Checkpoint, find
+from ...rerank.errors import InputError
+from ...rerank.files import atomic_write
+from ...rerank.models import FAMILY_KEY, clamp_length, load_tokenizer
+from ...rerank.models.sequence_classification import ROBERTA
+from ...rerank.templates import Truncation
+from . import Start
+
+IDENTITY = "torch.nn.modules.linear.Identity"
+DROPOUTS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "mlp_dropout",
+    "embedding_dropout",
+    "dropout_rate",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A transformers model to be trained, its tokenizer and the lengths it reads."""
+
+    checkpoint: Checkpoint
+    module: Any
+    tokenizer: Any
+    truncation: Truncation
+    first_position: int
+
+
+def find_start(start: Start, known: frozenset[str], what: str) -> Checkpoint:
+    """The checkpoint to start from; InputError where its ``model_type`` is none of ``known``."""
+    found = find(start.name)
+    if found.model_type not in known:
+        raise InputError(
+            f"{start.name}: model_type {found.model_type!r} cannot be trained as {what}; known: "
+            f"{', '.join(sorted(known))}"
+        )
+    return found
+
+
+def load_body(start: Start, found: Checkpoint, auto: Any, **options: Any) -> Body:
+    """Loads an encoder with whatever head ``auto`` gives it; weights that the checkpoint lacks are new."""
+    dropouts = {} if start.dropout is None else {k: start.dropout for k in DROPOUTS if k in found.config}
+    tokenizer = load_tokenizer(found)
+    module = load_quietly(auto, found.folder, **dropouts, **options)
+    config = module.config
+    first = config.pad_token_id + 1 if config.model_type in ROBERTA else 0
+    length = clamp_length(start.max_length, config.max_position_embeddings - first)
+    tokenizer.model_max_length = length
+    if start.checkpointing:
+        module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return Body(found, module, tokenizer, Truncation(length), first)
+
+
+def load_quietly(auto: Any, folder: Path, **options: Any) -> Any:
+    """``from_pretrained`` in fp32 without the report of missing weights: a new head is on purpose."""
+    logging: Any = import_module("transformers.utils.logging")
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        return auto.from_pretrained(
+            folder,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            dtype=torch.float32,
+            **options,
+        )
+    except (RuntimeError, ValueError, KeyError, OSError) as error:
+        raise InputError(f"{folder}: cannot be loaded for training: {error}") from None
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def write_model(folder: Path, module: Any, tokenizer: Any, family: str | None = None, **config: Any) -> None:
+    """Writes weights (safetensors), config and tokenizer of a transformers model.
+
+    Args:
+        family: the spec that `sparring.rerank.models.load` goes by; None where the config says enough.
+        config: further keys of ``config.json``; None drops one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    module.save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)
+    write_config(folder, json.loads((folder / "config.json").read_text(encoding="utf-8")), family, **config)
+
+
+def write_config(folder: Path, content: dict[str, Any], family: str | None, **config: Any) -> None:
+    """Writes ``config.json``; the arguments are those of `write_model`."""
+    changed = content | {FAMILY_KEY: family, "dtype": "float32"} | config
+    kept = {key: value for key, value in changed.items() if value is not None or key not in (FAMILY_KEY, *config)}
+    with atomic_write(folder / "config.json") as stream:
+        stream.write(json.dumps(kept, indent=2, sort_keys=True) + "\n")
+
+
+def load_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of the safetensors files of a folder that `write_model` wrote."""
+    from safetensors.torch import load_file
+
+    state: dict[str, torch.Tensor] = {}
+    for path in find(str(folder)).weights:
+        state |= load_file(path)
+    return state
