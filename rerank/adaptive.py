@@ -64,8 +64,8 @@ class AdaptiveSearch(Protocol):
 class AdaptiveRegression:
     """Rounds of: regress the scores seen so far on the items' vectors, retrieve by the result, score what is new.
 
-    The first round retrieves by the query's own vector q. Later ones by e = a q + δ: a is the least-squares slope of
-    scores on similarities, δ the ridge regression of what that leaves, (VᵀV + ridge I)⁻¹ Vᵀ r, with an intercept.
+    The first round retrieves by the query's own vector q, later ones by e = a q + δ: a is the least-squares slope
+    of scores on similarities, δ the ridge regression (VᵀV + ridge I)⁻¹ Vᵀ r of what that leaves, both centred.
     """
 
     calls: int = 100

@@ -160,13 +160,13 @@ class Index:
         """
         allowed = None if allowed_ids is None else self.ids.positions(allowed_ids)
         selective = allowed is not None and len(allowed) < SELECTIVE * len(self)
-        vectors = self._vectors() if selective or self.manifest["type"] == "flat" else None
+        vectors = self.vectors() if selective or self.manifest["type"] == "flat" else None
         if vectors is not None:
             similarity = self.identity.similarity
             return exact_search(queries, vectors, depth, similarity, allowed=allowed, device=device)
         return self._approximate(queries, min(depth, len(self)), allowed, selective, probes, effort)
 
-    def _vectors(self) -> Vectors | None:
+    def vectors(self) -> Vectors | None:
         """The stored vectors, (n, dimension), without a copy; None where they lie in lists or are quantised."""
         faiss = load_faiss()
         index = faiss.downcast_index(self._faiss.storage) if hasattr(self._faiss, "storage") else self._faiss

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sparring.rerank.adaptive import Positions, Scores, Task, adaptive
+from sparring.rerank.cli import main
 from sparring.rerank.errors import InputError, UsageError
+from sparring.rerank.runs import read_run
+from tiny_models import save_bi_encoder, save_classifier, sentence
 
 
 class Matrix:
@@ -167,3 +172,67 @@ def test_more_anchors_than_documents(tmp_path: Path) -> None:
     task = Task(["0"], np.zeros((1, 1), np.float32), np.zeros((5, 1), np.float32), Matrix(np.zeros((1, 5))))
     with pytest.raises(InputError, match="50 anchor items are wanted, but the collection has 5"):
         adaptive.parse(f"anncur(queries='{path}')").search(task, 5, np.random.default_rng(0))
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Forty documents, two topics, three anchor queries, a bi-encoder and a cross-encoder."""
+    data = tmp_path_factory.mktemp("data")
+    rng = random.Random(2)
+    corpus = [{"id": f"d{i}", "text": sentence(rng, 4 + i % 9)} for i in range(40)]
+    (data / "corpus.jsonl").write_text("".join(json.dumps(record) + "\n" for record in corpus))
+    (data / "queries.tsv").write_text("".join(f"q{i}\t{sentence(rng, 4)}\n" for i in range(2)))
+    (data / "anchors.tsv").write_text("".join(f"a{i}\t{sentence(rng, 4)}\n" for i in range(3)))
+    bi = save_bi_encoder(tmp_path_factory.mktemp("bi"))
+    cross = save_classifier(tmp_path_factory.mktemp("cross") / "tiny", "bert")
+    return {"data": data, "bi": bi, "cross": cross}
+
+
+def search(places: dict[str, Path], output: Path, *more: str) -> int:
+    data, bi = places["data"], places["bi"]
+    where = [f"--dataset={data}", f"--output={output}", "--device=cpu", "--dtype=float32", "--quiet"]
+    return main(["search", *where, *(more if "--model" in more else ("--model", str(bi), *more))])
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.mark.usefixtures("cache")
+def test_search_spends_the_calls_where_the_cross_encoder_points(places: dict[str, Path], tmp_path: Path) -> None:
+    cross = f"--cross-encoder={places['cross']}"
+    assert search(places, tmp_path / "all.run", cross, "--adaptive=axn(calls=40, rounds=1)") == 0
+    every = read_run(tmp_path / "all.run")
+    ledger = tmp_path / "ledger"
+    anchored = f"--adaptive=anncur(queries='{places['data']}/anchors.tsv', items=3, calls=12)"
+    for name, method in (("axn", "--adaptive=axn(calls=12, rounds=3)"), ("anncur", anchored)):
+        assert search(places, tmp_path / f"{name}.run", cross, method, f"--ledger={ledger}") == 0
+        run = read_run(tmp_path / f"{name}.run")
+        for qid in ("q0", "q1"):
+            docids, scores = run[qid]
+            known = dict(zip(*every[qid], strict=True))
+            assert len(docids) == len(known) == 40
+            np.testing.assert_allclose(scores[:12], [known[docid] for docid in docids[:12]], atol=1e-5)
+            assert (scores[12:] < scores[11]).all()
+    assert "axn(calls=12, rounds=3)" in (tmp_path / "axn.run.meta.yaml").read_text()
+    assert not list(tmp_path.glob(".*ledger*"))
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--adaptive=axn"], "needs --cross-encoder M, a pointwise reranker"),
+        (["--cross-encoder={cross}"], "--cross-encoder is what --adaptive asks"),
+        (["--adaptive=axm", "--cross-encoder={cross}"], "did you mean 'axn'"),
+        (["--adaptive=axn", "--cross-encoder={cross}", "--allow-ids={data}/queries.tsv"], "does not go with"),
+        (["--model", "bm25", "--adaptive=axn", "--cross-encoder={cross}"], "leave --index and --adaptive out"),
+    ],
+)
+def test_flags_that_do_not_go_together(
+    places: dict[str, Path], tmp_path: Path, flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert search(places, tmp_path / "x.run", *(flag.format(**places) for flag in flags)) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "x.run").exists()

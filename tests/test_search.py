@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sparring.rerank.biencoder import BiEncoder, batches
 from sparring.rerank.cli import main
+from sparring.rerank.commands.adaptive import check_vectors, item_vectors
 from sparring.rerank.datasets import Dataset, open_dataset
 from sparring.rerank.errors import InputError, MissingResourceError, SparringError, UsageError
 from sparring.rerank.exact import exact_search
@@ -210,7 +211,7 @@ def test_every_index_finds_what_exact_search_finds(built: Built, kind: str, simi
     index, encoder = built.index(kind, similarity), built.encoder(similarity)
     assert len(index) == 1200 and index.ids[7] == "d7"
     queries = encoder.queries(list(built.dataset().queries.values()))
-    vectors = built.index("flat", similarity)._vectors()
+    vectors = built.index("flat", similarity).vectors()
     assert vectors is not None
     exact, exact_scores = exact_search(queries, vectors, 50, similarity)
     found, scores = index.search(queries, 50)
@@ -253,7 +254,7 @@ def test_a_filter_finds_allowed_documents_only(built: Built, kind: str, step: in
 def test_vectors_without_an_index_are_those_in_one(built: Built) -> None:
     ids, vectors = encode_collection(built.encoder("cosine"), built.dataset().documents)
     assert list(ids) == list(built.index("flat").ids)
-    stored = built.index("flat")._vectors()
+    stored = built.index("flat").vectors()
     assert stored is not None and (vectors == stored).all()
 
 
@@ -347,6 +348,15 @@ def test_a_full_disk_is_said_before_encoding(
 def test_layouts_that_do_not_fit_are_refused(layout: dict[str, object], count: int, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Layout(**layout).factory(count, 32)  # type: ignore[arg-type]
+
+
+def test_adaptive_search_needs_vectors_and_inner_products(built: Built) -> None:
+    vectors = item_vectors(built.index("flat"))
+    assert vectors.shape == (1200, SIZES["hidden_size"])
+    with pytest.raises(UsageError, match="type ivf does not keep: build one with --index-type flat or hnsw"):
+        check_vectors("cosine", built.index("ivf"))
+    with pytest.raises(UsageError, match="searches by inner products"):
+        check_vectors("euclidean", None)
 
 
 def test_layouts_suit_the_size_of_the_collection() -> None:
@@ -447,7 +457,7 @@ def test_flat_equals_semantic_search_and_hnsw_recalls_it(shared: Path, tmp_path:
     queries = encoder.queries(list(dataset.queries.values()))
     flat = build_index(dataset, encoder, tmp_path / "flat")
     positions, scores = flat.search(queries, 100)
-    vectors = flat._vectors()
+    vectors = flat.vectors()
     assert vectors is not None
     reference = util.semantic_search(torch.from_numpy(queries), torch.from_numpy(vectors), top_k=100)
     for row, values, hits in zip(positions.tolist(), scores, reference, strict=True):

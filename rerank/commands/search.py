@@ -17,12 +17,14 @@ from ..files import check_output, write_meta
 from ..runs import write_run
 from ..textfiles import lines
 from . import DatasetOptions, RunOptions
+from .adaptive import check_vectors, item_vectors, prepare
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ..biencoder import BiEncoder, Vectors
+    from ..biencoder import BiEncoder
     from ..search import Ids, Index
+    from .adaptive import Adaptive
 
 
 LEXICAL = "bm25"
@@ -48,6 +50,14 @@ class Options(DatasetOptions, RunOptions, CommonOptions):
     """HNSW: candidates to keep (efSearch); twice the depth where absent."""
     tag: str = "sparring"
     """Run tag, one word."""
+    adaptive: str | None = None
+    """Let a cross-encoder steer: axn(calls=100, rounds=5), or anncur(queries='FILE', items=50, calls=100)."""
+    cross_encoder: str | None = None
+    """The pointwise model that --adaptive asks, at most so many calls per query."""
+    ledger: Path | None = None
+    """Store of the cross-encoder's outcomes; without it one lies beside the output until that is written."""
+    fresh: bool = False
+    """Allow a ledger that was made by another model."""
 
 
 def main(options: Options) -> None:
@@ -61,6 +71,7 @@ def main(options: Options) -> None:
         raise UsageError(f"--depth must be at least 1, not {options.depth}")
     check_output(options.output, options.overwrite)
     dataset = options.open_dataset()
+    adaptive = prepare(options)
     if options.model == LEXICAL:
         _search_words(options, dataset)
         return
@@ -74,6 +85,8 @@ def main(options: Options) -> None:
     if options.index is not None:
         known = dataset.collection_hash if dataset.has_documents else None
         index = Index.open(options.index, encoder=encoder.identity, collection_hash=known)
+    if adaptive is not None:
+        check_vectors(encoder.identity.similarity, index)
     count = len(dataset.documents) if index is None else len(index)
     console.log.info(
         "%d queries against %s documents (%s) on %s in %s",
@@ -86,7 +99,7 @@ def main(options: Options) -> None:
     if options.dry_run:
         return
     start = time.perf_counter()
-    ids, positions, scores = _search(options, dataset, encoder, index, allowed)
+    ids, positions, scores = _search(options, dataset, encoder, index, allowed, adaptive)
     written = write_run(options.output, as_topics(list(queries), ids, positions, scores), options.tag)
     seconds = time.perf_counter() - start
     inputs = dataset.files() | ({"allow_ids": options.allow_ids} if options.allow_ids else {})
@@ -100,8 +113,8 @@ def _search_words(options: Options, dataset: Dataset) -> None:
     from ..lexical import BM25
     from ..search import as_topics
 
-    if options.index is not None:
-        raise UsageError(f"--model {LEXICAL} reads the collection itself: leave --index out")
+    if options.index is not None or options.adaptive is not None:
+        raise UsageError(f"--model {LEXICAL} reads the collection itself: leave --index and --adaptive out")
     allowed = None if options.allow_ids is None else set(_allowed(options.allow_ids))
     queries, documents = dataset.queries, dataset.documents
     console.log.info("%d queries against %s documents (%s)", len(queries), f"{len(documents):,}", LEXICAL)
@@ -122,13 +135,20 @@ def _search_words(options: Options, dataset: Dataset) -> None:
 
 
 def _search(
-    options: Options, dataset: Dataset, encoder: BiEncoder, index: Index | None, allowed: list[str] | None
-) -> tuple[Ids, NDArray[np.int64], Vectors]:
+    options: Options,
+    dataset: Dataset,
+    encoder: BiEncoder,
+    index: Index | None,
+    allowed: list[str] | None,
+    adaptive: Adaptive | None,
+) -> tuple[Ids, NDArray[np.int64], NDArray[np.floating]]:
     from ..exact import exact_search
     from ..indexing import encode_collection
 
     if index is None:
         ids, vectors = encode_collection(encoder, dataset.documents)
+        if adaptive is not None:
+            return ids, *adaptive.search(options, dataset, ids, encoder, vectors)
         places = None if allowed is None else ids.positions(allowed)
         found = exact_search(
             encoder.queries(list(dataset.queries.values())),
@@ -139,6 +159,8 @@ def _search(
             device=encoder.device,
         )
         return ids, *found
+    if adaptive is not None:
+        return index.ids, *adaptive.search(options, dataset, index.ids, encoder, item_vectors(index))
     found = index.search(
         encoder.queries(list(dataset.queries.values())),
         min(options.depth, len(index)),
@@ -168,6 +190,8 @@ def _details(
         "similarity": encoder.identity.similarity,
         "index": None if index is None else {"path": str(options.index), "factory": index.manifest["factory"]},
         "depth": options.depth,
+        "adaptive": options.adaptive,
+        "cross_encoder": options.cross_encoder,
         "scores": "separated" if separated else "original",
         "seconds": round(seconds, 3),
     }
