@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sparring.rerank import registry
 from sparring.rerank.bradley_terry import fit
-from sparring.rerank.schedules.bayes import Bayes
+from sparring.rerank.schedules.bayes import Bayes, _design
 from sparring.rerank.schedules.swiss import zscore
 from test_schedules import collection, play, utility_oracle
 
@@ -12,9 +12,10 @@ from test_schedules import collection, play, utility_oracle
 @pytest.mark.parametrize("spec", ["bayes", "dueling", "bayes(rule=information)"])
 def test_the_budget_is_met_exactly_in_at_most_four_rounds(spec: str) -> None:
     for n, calls in ((50, 49), (50, 147), (100, 300), (10, 45)):
-        utility, prior = collection(n)
+        _, prior = collection(n)
+        noise = np.random.default_rng(0).random((n, n))
         schedule = registry.schedules.parse(spec).at_budget(calls, n)
-        asked, _ = play(schedule, prior, utility_oracle(utility, 1.0))
+        asked, _ = play(schedule, prior, lambda groups, width, noise=noise: noise[groups[:, 0], groups[:, 1]])
         assert sum(map(len, asked)) == calls and len(asked) <= 4
 
 
@@ -45,12 +46,55 @@ def test_no_information_leaves_the_first_stage_order() -> None:
 
 def test_it_stops_when_the_top_is_settled() -> None:
     _, prior = collection(30)
-    sure, _ = play(Bayes(calls=400, alpha=50.0, stop=0.1), prior, lambda g, w: (g[:, 0] < g[:, 1]).astype(float))
+    oracle = utility_oracle(np.linspace(3, -3, 30), 1.0)
+    sure, _ = play(Bayes(calls=400, rounds_=8, stop=0.05), prior, oracle)
     assert sum(map(len, sure)) < 400
-    everything, _ = play(
-        Bayes(calls=400, alpha=50.0, stop=0.0), prior, lambda g, w: (g[:, 0] < g[:, 1]).astype(float)
-    )
+    everything, _ = play(Bayes(calls=400, rounds_=8, stop=0.0), prior, oracle)
     assert sum(map(len, everything)) == 400
+
+
+@pytest.mark.parametrize("scale", [0.02, 3.0])
+def test_a_timid_comparator_is_worth_as_much_as_a_bold_one(scale: float) -> None:
+    utility, prior = collection(40, noise=2.0)
+    noise = np.random.default_rng(0).normal(size=(40, 40))
+    rankings = []
+    for factor in (1.0, scale):
+
+        def ask(groups: np.ndarray, width: int | None, factor: float = factor) -> np.ndarray:
+            a, b = groups.T
+            return 1 / (1 + np.exp(-factor * (utility[a] - utility[b] + 0.5 * noise[a, b])))
+
+        asked, final = play(Bayes(calls=100, clip=1e-300), prior, ask)
+        rankings.append((np.concatenate(asked).tolist(), final.tolist()))
+    assert rankings[0] == rankings[1]
+
+
+def test_a_comparator_without_noise_is_believed_whatever_the_first_stage_says() -> None:
+    utility, _ = collection(30)
+    _, final = play(Bayes(calls=120, stop=0.0), -utility, utility_oracle(utility, 3.0))
+    assert final is not None
+    np.testing.assert_array_equal(final, np.argsort(-utility))
+
+
+def test_a_round_does_not_ask_the_same_thing_twice() -> None:
+    """Greedy design: the variance of the discounts, by linear prediction, falls at least as far as by any swap."""
+    rng = np.random.default_rng(1)
+    root = rng.normal(size=(7, 7))
+    covariance, link = root @ root.T, rng.normal(size=(7, 7))
+    pairs = _design(covariance, 0.5, link, np.triu(np.ones((7, 7), bool), 1), 4)
+
+    def left(pairs: list[list[int]]) -> float:
+        d = np.zeros((7, len(pairs)))
+        for column, (i, j) in enumerate(pairs):
+            d[i, column], d[j, column] = 1, -1
+        gain = link @ d
+        return -float(np.trace(gain @ np.linalg.solve(d.T @ covariance @ d + 0.5 * np.eye(len(pairs)), gain.T)))
+
+    chosen = pairs.tolist()
+    for step in range(4):  # each pair is the best one given those before
+        others = [[i, j] for i in range(7) for j in range(i + 1, 7) if [i, j] not in chosen[:step]]
+        best = min(others, key=lambda pair: left([*chosen[:step], pair]))
+        assert left([*chosen[:step], best]) == pytest.approx(left(chosen[: step + 1]))
 
 
 def test_equal_first_stage_scores_are_fine() -> None:

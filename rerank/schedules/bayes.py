@@ -1,4 +1,4 @@
-"""Adaptive schedules: what to compare next, given a Bradley-Terry posterior around the first stage."""
+"""Adaptive schedules: what to compare next, given a Gaussian belief about the strengths."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
+from scipy.special import logit
 
 from .. import registry
-from ..bradley_terry import Posterior, fit
+from ..log_odds import Belief, believe
 from .asking import Rounds, answered, require
 from .swiss import zscore
 
@@ -19,9 +19,8 @@ register = registry.schedules.register
 Array = NDArray[np.float64]
 Positions = NDArray[np.int64]
 
-
-_TRUST = np.array([0.25, 0.5, 1.0, 2.0])
-"""Multiples of alpha that the outcomes choose from."""
+CONTENDERS = 256
+"""Pairs are sought among so many candidates at most: those whose place is least settled."""
 
 
 @register("bayes")
@@ -29,70 +28,60 @@ _TRUST = np.array([0.25, 0.5, 1.0, 2.0])
 class Bayes:
     """Few large rounds of the comparisons that say most about the top k. Returns the posterior order.
 
-    Strengths have the prior N(alpha * zscore(first-stage score), 1 / precision); outcomes are soft labels with
-    an order bias. A pair is worth its information gain, 0.5 log(1 + w v) with v the posterior variance of the
-    difference and w = p(1-p), times how undecided the discounts 1/log2(rank + 1) of its members inside the top
-    k are over posterior samples. Both orders of a pair are never asked; who is shown first is balanced.
+    Strengths are Gaussian around the first stage and seen through noisy log-odds (`sparring.rerank.log_odds`); how
+    far the first stage is trusted, how noisy the comparator is and how much it favours whoever is shown first is
+    learned from the outcomes of the topic. What is wanted are the discounts 1/log2(rank + 1) inside the top k. A
+    comparison is worth the variance that it is expected to take from them, by linear prediction: with d the
+    difference of strengths, v its variance and D the discounts, |cov(D, d)|^2 / (v + noise^2). Pairs are chosen
+    one after another as if those before had been answered, so that a round does not ask the same thing twice.
+    Both orders of a pair are never asked; who is shown first is balanced.
 
     Args:
         calls: comparisons in all; 2.5 per candidate where absent.
         rounds: in how many equal rounds.
         k: the cut-off that matters.
-        alpha: how far one standard deviation of the first-stage scores moves the prior mean, in logits.
-        precision: of that prior.
-        learn: let the outcomes decide, by the marginal likelihood, whether the prior deserves more or less
-            trust: alpha times 1/4, 1/2, 1 or 2.
-        bias_precision: of the prior on the order bias.
-        clip: outcomes are moved into [clip, 1 - clip], so that none is taken as certain.
-        focus: a candidate's most matches in a round, in multiples of an even share.
+        clip: outcomes are moved into [clip, 1 - clip], so that log-odds are finite.
         stop: ends when the expected share of the discounts that is still misplaced falls below this.
-        samples: posterior samples.
-        rule: ``top_heavy`` as above; ``information`` the gain alone; ``deviation`` the posterior standard
-            deviation of the difference, among candidates that may still be in the top k.
+        samples: posterior samples behind the covariances of discounts; each is used with its mirror image.
+        rule: ``discounts`` as above; ``information`` takes the most uncertain difference, whatever its rank;
+            ``deviation`` the same among candidates that may still be in the top k.
     """
 
     calls: int | None = None
     rounds_: int = 4
     k: int = 10
-    alpha: float = 1.0
-    precision: float = 1.0
-    learn: bool = True
-    bias_precision: float = 1.0
-    clip: float = 0.02
-    focus: float = 3.0
+    clip: float = 0.005
     stop: float = 0.02
-    samples: int = 64
-    rule: Literal["top_heavy", "information", "deviation"] = "top_heavy"
+    samples: int = 128
+    rule: Literal["discounts", "information", "deviation"] = "discounts"
     width: ClassVar[int | None] = 2
     oriented: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require(self.calls is None or self.calls >= 1, "calls must be at least 1")
         require(self.rounds_ >= 1 and self.k >= 1, "rounds and k must be at least 1")
-        require(self.precision > 0 and self.bias_precision > 0, "precisions must be positive")
-        require(0 <= self.clip < 0.5, "clip must lie between 0 and 0.5")
-        require(self.focus >= 1 and self.samples >= 2, "focus must be at least 1 and samples at least 2")
+        require(0 < self.clip < 0.5, "clip must lie between 0 and 0.5")
+        require(self.samples >= 2, "samples must be at least 2")
 
     def rounds(self, prior: Array, rng: np.random.Generator) -> Rounds[NDArray[np.int32]]:
         n = len(prior)
         first, second = np.empty(0, np.int64), np.empty(0, np.int64)
-        won = np.empty(0)
+        said = np.empty(0)
         standard = zscore(prior)
-        belief = self._fit(first, second, won, standard)
-        open_pairs = np.triu(np.ones((n, n), np.bool_), 1)
+        belief = _believe(first, second, said, standard)
+        fresh = np.triu(np.ones((n, n), np.bool_), 1)
         for size in self._sizes(n):
             drawn = _draw(belief, self.samples, rng)
-            discount = _discounts(drawn, self.k)
+            discount = _discounts(belief.strength[0][:, None] + drawn, self.k)
             if _misplaced(discount, belief.strength[0], self.k) < self.stop:
                 break
-            value = np.where(open_pairs, self._value(belief, discount), -np.inf)
-            pairs = _pick(value, size, max(1, round(self.focus * 2 * size / n)))
+            pairs = self._pick(belief, drawn, discount, fresh, size)
             pairs = _in_order(pairs, np.bincount(first, minlength=n) - np.bincount(second, minlength=n), rng)
-            open_pairs[pairs.min(axis=1), pairs.max(axis=1)] = False
-            said = answered((yield pairs.astype(np.int32)))
+            fresh[pairs.min(axis=1), pairs.max(axis=1)] = False
+            won = answered((yield pairs.astype(np.int32)))
             first, second = np.append(first, pairs[:, 0]), np.append(second, pairs[:, 1])
-            won = np.append(won, np.clip(said, self.clip, 1 - self.clip))
-            belief = self._fit(first, second, won, standard)
+            said = np.append(said, logit(np.clip(won, self.clip, 1 - self.clip)))
+            belief = _believe(first, second, said, standard)
         return np.argsort(-belief.strength[0], kind="stable").astype(np.int32)
 
     def at_budget(self, calls: int, n: int) -> Bayes:
@@ -105,48 +94,28 @@ class Bayes:
         shares = np.diff(np.linspace(0, total, self.rounds_ + 1).round().astype(int))
         return (int(share) for share in shares if share)
 
-    def _fit(self, first: Positions, second: Positions, won: Array, standard: Array) -> Posterior:
-        """The posterior under the prior, of those in the grid, that makes the outcomes likeliest."""
-        trust = _TRUST if self.learn and len(won) else np.ones(1)
-        means = self.alpha * trust[:, None] * standard
-        count, edges = len(trust), len(first)
-        every = fit(
-            np.arange(count + 1) * edges,
-            np.tile(first, count),
-            np.tile(second, count),
-            np.tile(won, count),
-            means,
-            precision=self.precision,
-            bias_precision=self.bias_precision,
-            covariance=True,
-            tolerance=1e-3,  # Newton is quadratic: what is left then is 1e-6
-        )
-        covariance = _covariance(every)
-        margin = every.strength[:, first] - every.strength[:, second] + every.bias[:, None]
-        fitted = (won * margin - np.logaddexp(0, margin)).sum(axis=1)
-        away = self.precision * ((every.strength - means) ** 2).sum(axis=1) + self.bias_precision * every.bias**2
-        # Laplace: the log-determinant of the joint covariance is that of the marginal less the curve of the bias
-        win = expit(margin)
-        volume = np.linalg.slogdet(covariance)[1] - np.log((win * (1 - win)).sum(axis=1) + self.bias_precision)
-        best = int(np.argmax(fitted - away / 2 + volume / 2))
-        return Posterior(every.strength[best : best + 1], every.bias[best : best + 1], covariance[best : best + 1])
-
-    def _value(self, belief: Posterior, discount: Array) -> Array:
-        """What comparing each pair is worth, (n, n)."""
-        strength, covariance = belief.strength[0], _covariance(belief)[0]
-        variance = np.diagonal(covariance)
-        spread = np.maximum(variance[:, None] + variance - 2 * covariance, 0.0)
-        if self.rule == "deviation":
-            inside = (discount > 0).mean(axis=1)
-            alive = inside > 0.05
-            return np.where(alive[:, None] & alive, np.sqrt(spread), 0.0)
-        # the logistic averaged over the posterior of the difference (MacKay's probit approximation)
-        win = expit((strength[:, None] - strength) / np.sqrt(1 + np.pi * spread / 8))
-        gain = 0.5 * np.log1p(win * (1 - win) * spread)
+    def _pick(
+        self, belief: Belief, drawn: Array, discount: Array, fresh: NDArray[np.bool_], size: int
+    ) -> Positions:
+        """The ``size`` best new pairs among the contenders, best first."""
+        unsettled = discount.std(axis=1)
         if self.rule == "information":
-            return np.asarray(gain)
-        undecided = discount.std(axis=1) + 0.02 * discount.mean(axis=1)
-        return np.asarray(gain * np.hypot(undecided[:, None], undecided))
+            unsettled = np.diagonal(_covariance(belief))
+        elif self.rule == "deviation":
+            unsettled = np.where((discount > 0).mean(axis=1) > 0.05, unsettled, -1.0)
+        chosen = np.sort(np.argsort(-unsettled, kind="stable")[:CONTENDERS])
+        link = (discount - discount.mean(axis=1, keepdims=True)) @ drawn[chosen].T / drawn.shape[1]
+        block = np.ix_(chosen, chosen)
+        open_pairs = fresh[block]
+        if self.rule == "deviation":
+            alive = unsettled[chosen] >= 0
+            preferred = open_pairs & alive & alive[:, None]
+            open_pairs = preferred if preferred.sum() >= size else open_pairs
+        wanted = link if self.rule == "discounts" else None
+        covariance = _covariance(belief)[block]
+        # a comparator that never contradicts itself leaves no noise: what rounding leaves must not decide then
+        noise = max(float(belief.noise[0]) ** 2, 1e-9 * float(np.diagonal(covariance).mean()))
+        return chosen[_design(covariance, noise, wanted, open_pairs, size)]
 
 
 @register("dueling")
@@ -154,7 +123,7 @@ class Bayes:
 class Dueling:
     """Compares the most uncertain differences among candidates that may be in the top k (after VACDB, ICLR 2024).
 
-    `bayes` with the posterior standard deviation of the difference in place of information gain.
+    `bayes` with the posterior standard deviation of the difference in place of the variance of the discounts.
 
     Args:
         calls: comparisons in all; 2.5 per candidate where absent.
@@ -182,24 +151,30 @@ class Dueling:
         return Bayes(calls=self.calls, rounds_=self.rounds_, k=self.k, rule="deviation")
 
 
-def _covariance(belief: Posterior) -> Array:
-    """The covariance of every problem that was fitted, (Q, n, n)."""
+def _believe(first: Positions, second: Positions, said: Array, standard: Array) -> Belief:
+    return believe(np.array([0, len(first)]), first, second, said, standard[None, :], covariance=True)
+
+
+def _covariance(belief: Belief) -> Array:
+    """The covariance of the only topic, (n, n)."""
     if belief.covariance is None:
-        raise ValueError("the posterior was fitted without its covariance")
-    return belief.covariance
+        raise ValueError("the belief was formed without its covariance")
+    return np.asarray(belief.covariance[0])
 
 
-def _draw(belief: Posterior, samples: int, rng: np.random.Generator) -> Array:
-    """Strengths drawn from the posterior, (n, samples)."""
-    root = np.linalg.cholesky(_covariance(belief)[0])
-    drawn: Array = belief.strength[0][:, None] + root @ rng.standard_normal((len(root), samples))
-    return drawn
+def _draw(belief: Belief, samples: int, rng: np.random.Generator) -> Array:
+    """Deviations from the posterior mean and their mirror images, (n, 2 samples)."""
+    value, basis = np.linalg.eigh(_covariance(belief))
+    root = (basis * np.sqrt(np.maximum(value, 0.0))) @ basis.T  # symmetric: the signs of eigenvectors cancel
+    half = root @ rng.standard_normal((len(value), samples))
+    return np.concatenate([half, -half], axis=1)
 
 
 def _discounts(drawn: Array, k: int) -> Array:
     """The nDCG discount that every candidate would get in every sample, 0 beyond rank k, (n, samples)."""
-    rank = np.argsort(np.argsort(-drawn, axis=0), axis=0)
-    discount: Array = np.where(rank < k, 1 / np.log2(rank + 2), 0.0)
+    order = np.argsort(-drawn, axis=0, kind="stable")[:k]
+    discount = np.zeros_like(drawn)
+    np.put_along_axis(discount, order, 1 / np.log2(np.arange(len(order)) + 2)[:, None], axis=0)
     return discount
 
 
@@ -210,20 +185,43 @@ def _misplaced(discount: Array, strength: Array, k: int) -> float:
     return float(np.abs(discount - present).sum(axis=0).mean() / total) if total else 0.0
 
 
-def _pick(value: Array, size: int, most: int) -> Positions:
-    """The best open pairs, nobody more than ``most`` times, best first; at least one."""
-    flat = np.flatnonzero(np.isfinite(value))
-    best = flat[np.argsort(-value.ravel()[flat], kind="stable")]
-    matches = [0] * len(value)
-    chosen = []
-    for a, b in zip(*(x.tolist() for x in np.divmod(best, len(value))), strict=True):
-        if matches[a] < most and matches[b] < most:
-            matches[a] += 1
-            matches[b] += 1
-            chosen.append((a, b))
-            if len(chosen) == size:
-                break
-    return np.array(chosen, np.int64).reshape(-1, 2)
+def _design(covariance: Array, noise: float, link: Array | None, fresh: NDArray[np.bool_], size: int) -> Positions:
+    """Pairs that, answered with variance ``noise``, take most variance: each after those before, (size, 2).
+
+    With ``link``, the covariance of what is wanted and the strengths, (w, n), that of what is wanted; without it
+    the largest variance of a difference is taken next. An answer about the difference d of variance v turns the
+    covariance V into V - Vdd'V / (v + noise), and ``link`` likewise; of V and of link' link only the spreads
+    m_ii + m_jj - 2 m_ij are kept up to date. O(n^2) per pair.
+    """
+    covariance = covariance.copy()
+    spread = _spread(covariance)
+    gain = np.where(fresh, spread if link is None else _spread(link.T @ link), -np.inf)
+    chosen = np.empty((min(size, int(fresh.sum())), 2), np.int64)
+    for row in range(len(chosen)):
+        value = gain if link is None else gain / (spread + noise)
+        i, j = divmod(int(np.argmax(value)), len(fresh))
+        chosen[row] = i, j
+        moved = covariance[:, i] - covariance[:, j]
+        learned = moved / (moved[i] - moved[j] + noise)
+        covariance -= np.outer(moved, learned)
+        gap = np.subtract.outer(learned, learned)
+        taken = np.subtract.outer(moved, moved) * gap
+        spread -= taken
+        if link is None:
+            gain -= taken
+        else:
+            apart = link[:, i] - link[:, j]
+            pull = link.T @ apart
+            gain += gap * ((apart @ apart) * gap - 2 * np.subtract.outer(pull, pull))
+            link = link - np.outer(apart, learned)
+        gain[i, j] = -np.inf
+    return chosen
+
+
+def _spread(matrix: Array) -> Array:
+    """m_ii + m_jj - 2 m_ij, (n, n)."""
+    diagonal = np.diagonal(matrix)
+    return np.asarray(diagonal[:, None] + diagonal - 2 * matrix)
 
 
 def _in_order(pairs: Positions, lead: Positions, rng: np.random.Generator) -> Positions:
