@@ -48,5 +48,8 @@ bench: $(READY)  ## throughput against sentence-transformers on this machine
 bench-gpu: $(READY)  ## the same on a CUDA GPU
 	$(BIN)/sparring bench-throughput --device cuda --output eval/results/throughput-gpu.json --overwrite
 
+bench-sampling: $(READY)  ## what a comparison buys, on the collections at hand
+	$(BIN)/python -m sparring.eval.bench_sampling $(STUDIES)
+
 clean:  ## remove what the targets made
 	rm -rf $(VENV) $(BUILD) build .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

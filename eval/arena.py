@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..rerank.console import log
+from ..rerank.diagnostics import Diagnostics, diagnose
 from ..rerank.errors import InputError, UsageError
 from ..rerank.preferences import Stored, read_preferences
 from ..rerank.runs import Run
@@ -49,6 +50,8 @@ class Arena:
         pair_tokens: mean tokens of one comparison, NaN where unknown.
         first_stage: whether the topics' scores mean anything.
         simulated: whether the outcomes come from `simulator`, not from a model.
+        details: what the file says of its judge.
+        consistency: diagnostics of the outcomes.
     """
 
     topics: tuple[Candidates, ...]
@@ -59,6 +62,7 @@ class Arena:
     first_stage: bool = True
     simulated: bool = False
     details: dict[str, Any] = field(default_factory=dict)
+    consistency: Diagnostics | None = None
 
 
 def open_arena(
@@ -103,7 +107,12 @@ def open_arena(
         run is not None,
         simulated,
         stored.details,
+        diagnose(stored.preferences if len(keep) == len(stored.qids) else _kept(stored, keep)),
     )
+
+
+def _kept(stored: Stored, keep: Sequence[int]) -> Preferences:
+    return Preferences.join(stored.preferences.topic(t) for t in keep)
 
 
 def stored_matrix(said: Preferences) -> Matrix:

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from ..rerank.play import Order, check_widths
 from ..rerank.runs import read_run
 from ..rerank.vocabulary import Schedule
 from .arena import Arena, open_arena
+from .bench_bar import bar_table
 from .bench_rows import Parts, play_all, write_rows
 from .bench_summary import Line, summarise
 from .bench_tables import full_table, needed_table, published_table, summary_table
@@ -54,7 +55,7 @@ class Options(CommonOptions):
     """Candidates per topic; all of the run where absent."""
     schedules: tuple[str, ...] = ("bayes", "window(skip=7)", "window", "random")
     """Specs of schedules (see: sparring list schedules)."""
-    aggregators: tuple[str, ...] = (PRIOR, "greedy")
+    aggregators: tuple[str, ...] = ("log_odds", PRIOR, "greedy")
     """Specs of aggregators (see: sparring list aggregators); default is the schedule's own order where it has one,
     else Bradley-Terry, as in `sparring rerank`."""
     budgets: tuple[str, ...] = ("2%", "4%", "6%", "10%", "20%", "30%")
@@ -98,6 +99,7 @@ def main(options: Options) -> None:
         len(settings) * len(aggregators) * len(sizes),
         "; the outcomes are SIMULATED" if arena.simulated else "",
     )
+    log.info("%s", arena.consistency)
     if options.dry_run:
         return
     started = time.perf_counter()
@@ -212,6 +214,7 @@ def _details(options: Options, arena: Arena, seconds: float) -> dict[str, Any]:
         "preferences": str(options.preferences),
         "judge": arena.details,
         "simulation": arena.simulated,
+        "diagnostics": asdict(arena.consistency) if arena.consistency else None,
         "reference": options.reference,
         "measures": list(options.measures),
         "margin": options.margin,
@@ -231,6 +234,9 @@ def _write_tables(options: Options, lines: Sequence[Line], measure: str, details
         "needed": needed_table(lines, options.margin),
         "published": published_table(lines),
     }
+    bar = bar_table(lines, options.margin)
+    if bar is not None:
+        tables["bar"] = bar
     for name, table in tables.items():
         for suffix, text in (("tsv", table.tsv()), ("md", table.markdown()), ("tex", table.latex())):
             with atomic_write(options.output.with_suffix(f".{name}.{suffix}")) as stream:
@@ -243,6 +249,6 @@ def _write_tables(options: Options, lines: Sequence[Line], measure: str, details
     label = "SIMULATED outcomes. " if details["simulation"] else ""
     reference = "the all-pairs ranking" if options.reference == "all-pairs" else "qrels"
     log.info("%s%s against %s, means over seeds, intervals over topics", label, measure, reference)
-    shown = [tables["summary"], tables["needed"]]
+    shown = [tables[name] for name in ("summary", "needed", "bar") if name in tables]
     forms = {"text": "text", "markdown": "markdown", "tsv": "tsv", "latex": "latex"}
     out("\n".join(getattr(table, forms[options.format])() for table in shown))

@@ -24,7 +24,8 @@ class Line:
     ``values`` are the measure per topic, (T,), ``by_seed`` the same per seed, (S, T). ``difference``, ``p``
     (paired t, two-sided), ``p_holm`` (over all settings of the table), ``equivalence`` (p of TOST) and ``low``,
     ``high`` (its 90 % interval of the difference) are against all pairs with the same aggregator; NaN where
-    there are none. ``worst_p`` is the smallest p-value of a single seed that lies below all pairs.
+    there are none. ``worst_p`` is the smallest p-value of a single seed that lies below all pairs. ``rounds`` are
+    those of the topic that took most.
     """
 
     schedule: str
@@ -37,6 +38,7 @@ class Line:
     values: Floats
     by_seed: Floats
     cost: dict[str, float]
+    rounds: int = 0
     difference: float = math.nan
     p: float = math.nan
     p_holm: float = math.nan
@@ -109,6 +111,7 @@ def _line(columns: Columns, rows: NDArray[np.int64], measure: str, resamples: in
         values=values,
         by_seed=by_seed,
         cost=cost,
+        rounds=int(columns["rounds"][rows].max()),
     )
 
 

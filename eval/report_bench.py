@@ -17,6 +17,7 @@ from ..rerank.errors import InputError, UsageError
 from ..rerank.preferences import read_preferences
 from ..rerank.registry import unknown
 from .arena import stored_matrix
+from .bench_bar import bar_table
 from .bench_rows import read_rows
 from .bench_summary import ALL, Line, groups, summarise
 from .bench_tables import full_table, needed_table, published_table, summary_table
@@ -45,6 +46,14 @@ def bench_section(path: Path, first: bool = True) -> Section:
     section.heading("Smallest budget that equals all pairs")
     section.text("From this budget on, at every larger one too; in brackets the difference there.")
     section.table(f"{prefix}needed", needed_table(lines, margin))
+    if bar := bar_table(lines, margin):
+        section.heading("The bar")
+        section.text(
+            "At the largest budget of at most 6 % of the ordered pairs: equal to all pairs with the same "
+            "aggregator and prior, ahead of skip-window with greedy, in few rounds; and at no such budget below "
+            "the first stage."
+        )
+        section.table(f"{prefix}bar", bar)
     if picture := _best_topics(lines, columns, measure, f"{prefix}bench-topics"):
         section.picture(picture)
     section.heading("All pairs and baselines")

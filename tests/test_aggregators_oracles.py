@@ -20,6 +20,7 @@ from sparring.rerank.aggregators.kwiksort import _quicksort
 from sparring.rerank.aggregators.newton import strengths
 from sparring.rerank.aggregators.tsp import held_karp, improve, tour_worth
 from sparring.rerank.bradley_terry import fit
+from sparring.rerank.preferences import read_preferences
 from sparring.rerank.registry import aggregators
 from sparring.rerank.vocabulary import Preferences
 
@@ -550,6 +551,48 @@ def test_real_matches_are_ranked_like_the_libraries_rank_them(name):
     np.testing.assert_allclose(run("win_rate", said), by_item(rate), atol=1e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["business_depts", "history_depts", "chess", "soccer", "tennis"])
+def test_large_sets_of_matches_are_ranked_like_evalica_ranks_them(name):
+    items, said = read(DATA / "newman-jerdee" / f"{name}.csv")
+    xs, ys, winners = for_evalica(said)
+    weights = said.weight.tolist()
+    rank = evalica.pagerank(xs, ys, winners, weights=weights, tolerance=1e-13, limit=10_000)
+    np.testing.assert_allclose(run("pagerank", said), by_item(rank), atol=1e-6)
+    rate = evalica.average_win_rate(xs, ys, winners, weights=weights)
+    np.testing.assert_allclose(run("win_rate", said), by_item(rate), atol=1e-6)
+    assert np.isfinite(run("bradley_terry(mean=0.0)", said)).all() and len(items) > 100
+
+
+@pytest.mark.parametrize("name", ["gpt3", "gpt4", "gpt3-crowd", "gpt4-crowd"])
+def test_a_leaderboard_of_language_models_is_ranked_like_the_libraries_rank_it(name):
+    _, said = read(DATA / "llmfao" / f"{name}.csv")
+    xs, ys, winners = for_evalica(said)
+    np.testing.assert_allclose(
+        run("win_rate", said), by_item(evalica.average_win_rate(xs, ys, winners)), atol=1e-6
+    )
+    rank = evalica.pagerank(xs, ys, winners, damping=0.85, tolerance=1e-13, limit=10_000)
+    np.testing.assert_allclose(run("pagerank(edges=wins)", said), by_item(rank), atol=1e-6)
+    if (said.probability != 0.5).all():
+        expected = choix.opt_pairwise(int(said.sizes[0]), for_choix(said), alpha=0.5, tol=1e-10)
+        np.testing.assert_allclose(run("bradley_terry(mean=0.0)", said), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("year", [19, pytest.param(21, marks=pytest.mark.slow)])
+def test_votes_of_a_language_model_on_passages_are_ranked_topic_by_topic_like_choix_ranks_them(year):
+    path = DATA / "trec-dl-gpt4o" / f"dl{year}-gpt4o.csv.gz"
+    if not path.exists():
+        pytest.skip(f"{path} is absent: real preferences are tested where the collections are")
+    stored = read_preferences(path)
+    scores = np.split(run("bradley_terry(mean=0.0)", stored.preferences), np.cumsum(stored.preferences.sizes))
+    for t in range(0, len(stored.qids), 5):
+        said = stored.preferences.topic(t)
+        if (said.probability == 0.5).any():
+            continue
+        expected = choix.opt_pairwise(int(said.sizes[0]), for_choix(said), alpha=0.5, tol=1e-10)
+        np.testing.assert_allclose(scores[t], expected, atol=1e-6)
+
+
 def test_a_complete_matrix_of_photos_is_ranked_alike_by_all_methods():
     _, said = read(DATA / "photo200" / "photo200.csv.gz")
     reference = run("bradley_terry", said)
@@ -558,6 +601,6 @@ def test_a_complete_matrix_of_photos_is_ranked_alike_by_all_methods():
     found = run("bradley_terry(prior=0.0, method=newman)", said)
     np.testing.assert_allclose(centred(found), centred(np.log(expected)), atol=1e-6)
     for spec in ("additive", "win_rate", "copeland", "greedy", "pagerank", "rank_centrality", "hodgerank",
-                 "robust_bt", "kemeny", "kwiksort"):  # fmt: skip
+                 "log_odds", "robust_bt", "kemeny", "kwiksort"):  # fmt: skip
         order = [np.argsort(np.argsort(scores)) for scores in (reference, run(spec, said))]
         assert np.corrcoef(*order)[0, 1] > 0.85, spec
