@@ -29,8 +29,10 @@ def test_the_demo_reranks_better_than_its_first_stage_and_keeps_its_model(tmp_pa
     assert typed == ["index", "search", "train", "rerank", "fuse", "evaluate"]
     folder = tmp_path / ".demo"
     runs = [read_run(folder / f"{name}.run") for name in ("first", "reranked", "fused")]
-    first, reranked, fused = score_runs(read_qrels(folder / "pydocs" / "qrels_test.txt"), runs, "nDCG@10")
+    qrels = read_qrels(folder / "pydocs" / "qrels_test.txt")
+    first, reranked, fused = score_runs(qrels, runs, "nDCG@10")
     assert max(reranked, fused) > first
+    assert min(score_runs(qrels, runs, "Judged@10")) >= 0.9
     for value in (first, reranked, fused):
         assert f"{value:.4f}" in shown
     assert re.search(r"pairs were reranked, [\d,]+ per second", shown)
