@@ -19,6 +19,8 @@ from ..rerank.errors import SparringError
 
 FOLDER = Path(".demo")
 PUBLIC = "cross-encoder/ms-marco-MiniLM-L6-v2"
+DEPTH = 50
+"""All that is found is reranked, so that both score ranges of an interpolation are about the same documents."""
 
 
 def main() -> int:
@@ -36,15 +38,16 @@ def main() -> int:
         first, reranked, fused = (FOLDER / f"{name}.run" for name in ("first", "reranked", "fused"))
         if not index.is_dir():
             _run("index", *dataset, "--model", "minilm", *_precision(), "--output", index)
-        _run("search", *dataset, "--index", index, "--depth", 100, "--output", first, "--overwrite")
+        _run("search", *dataset, "--index", index, "--depth", DEPTH, "--output", first, "--overwrite")
         if not public and not (reranker / "model.safetensors").is_file():
             _run("train", "--config", "configs/train/demo.yaml", "--output-dir", reranker, "--overwrite")
-        model = ("--model", reranker, "--depth", 50)
+        model = ("--model", reranker, "--depth", DEPTH)
         _run("rerank", "--run", first, *dataset, *model, "--output", reranked, "--overwrite")
         tune = ("--tune", collection / "qrels_train.txt")
         _run("fuse", first, reranked, *tune, "--output", fused, "--overwrite")
         qrels = collection / "qrels_test.txt"
-        _run("evaluate", qrels, first, reranked, fused, "--baseline", first, "-m", "nDCG@10", "R@100", "Judged@10")
+        measures = ("--measures", "nDCG@10", "P@10", "Judged@10")
+        _run("evaluate", qrels, first, reranked, fused, "--baseline", first, *measures)
         console.out(_cost(reranked, fused))
     except subprocess.CalledProcessError as error:
         return error.returncode
