@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("sparring.rerank.commands.serve", "serve a reranker over HTTP (POST /rerank)"),
     "mine": ("sparring.train.mine", "find hard negatives for judged queries"),
     "distill": ("sparring.train.distill", "write a teacher's scores or pair probabilities as training data"),
+    "probe": ("sparring.train.probe", "rerank by a probe of a frozen language model, fitted without labels"),
     "list": ("sparring.rerank.commands.list", "list the models, schedules, aggregators, losses or measures"),
     "doctor": ("sparring.rerank.commands.doctor", "say what is installed, cached and missing"),
 }

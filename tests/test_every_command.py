@@ -32,6 +32,7 @@ EXAMPLES = {
     "serve": "--model {cross} --port 0",
     "mine": "--dataset {data} --run {run} --output {out}.jsonl",
     "distill": "--run {run} --dataset {data} --output {out}.jsonl",
+    "probe": "--run {run} --dataset {data} --model {cross} --passage-tokens 8 --output {out}.run",
     "list": "losses",
     "doctor": "--model {cross}",
 }
