@@ -12,7 +12,7 @@ from scipy.special import logit
 
 from .. import registry
 from ..log_odds import Belief, believe
-from .asking import Rounds, answered, require
+from .asking import Rounds, require
 from .swiss import zscore
 
 register = registry.schedules.register
@@ -78,9 +78,10 @@ class Bayes:
             pairs = self._pick(belief, drawn, discount, fresh, size)
             pairs = _in_order(pairs, np.bincount(first, minlength=n) - np.bincount(second, minlength=n), rng)
             fresh[pairs.min(axis=1), pairs.max(axis=1)] = False
-            won = answered((yield pairs.astype(np.int32)))
-            first, second = np.append(first, pairs[:, 0]), np.append(second, pairs[:, 1])
-            said = np.append(said, logit(np.clip(won, self.clip, 1 - self.clip)))
+            won = yield pairs.astype(np.int32)
+            known = ~np.isnan(won)  # a quarantined outcome says nothing, not even that the two are level
+            first, second = np.append(first, pairs[known, 0]), np.append(second, pairs[known, 1])
+            said = np.append(said, logit(np.clip(won[known], self.clip, 1 - self.clip)))
             belief = _believe(first, second, said, standard)
         return np.argsort(-belief.strength[0], kind="stable").astype(np.int32)
 
