@@ -205,6 +205,8 @@ def rank_changes(
 
     def draw(plt: Any) -> Any:
         figure, axes = plt.subplots(figsize=(9.2, max(3.0, min(0.1 * depth + 1.6, 5.2))), layout="constrained")
+        known = [origin[docid] for docid in after if docid in origin]
+        written = dict(zip(known, spaced([start + 0.5 for start in known], depth / 30), strict=True))
         for rank, docid in enumerate(after):
             place = depth * (rank + 0.5) / len(after)
             start = origin.get(docid)
@@ -214,7 +216,7 @@ def rank_changes(
             if start is not None:
                 axes.plot([0, 1], [start + 0.5, place], color=colour, lw=1.4, ls="-" if good else "--")
                 axes.plot([0], [start + 0.5], marker="o", color=colour)
-                axes.annotate(f"{start + 1}", (-0.02, start + 0.5), ha="right", va="center", fontsize=7)
+                axes.annotate(f"{start + 1}", (-0.03, written[start]), ha="right", va="center", fontsize=7)
             axes.plot([1], [place], marker="o" if good else "x", color=colour)
             judged = f" [{grade}]" if grade is not None else " [?]"
             text = labels.get(docid, "") or docid
@@ -230,6 +232,24 @@ def rank_changes(
         "dashed and crossed: judged not relevant or not judged."
     )
     return drawn(name, caption, draw)
+
+
+def spaced(places: Sequence[float], gap: float) -> list[float]:
+    """Places for labels, at least ``gap`` apart and otherwise as near as can be to where they belong.
+
+    Neighbours that come too close share the room around their mean (pooled, as in isotonic regression).
+    """
+    order = np.argsort(places, kind="stable")
+    groups: list[list[float]] = []  # positions less what the labels above take up must not fall
+    for number, index in enumerate(order.tolist()):
+        groups.append([places[index] - number * gap])
+        while len(groups) > 1 and np.mean(groups[-2]) > np.mean(groups[-1]):
+            groups[-2:] = [groups[-2] + groups[-1]]
+    found = [0.0] * len(places)
+    level = [float(np.mean(group)) for group in groups for _ in group]
+    for number, index in enumerate(order.tolist()):
+        found[index] = level[number] + number * gap
+    return found
 
 
 def shortened(text: str, length: int) -> str:

@@ -33,6 +33,7 @@ table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabu
 th, td { padding: .22rem .7rem .22rem 0; text-align: right; vertical-align: top; white-space: nowrap; }
 th { border-bottom: 1.5px solid var(--ink); font-weight: 600; }
 td { border-bottom: 1px solid var(--grid); }
+.wide table { font-size: .76rem; } .wide th, .wide td { padding-right: .45rem; }
 tr.rule td { border-top: 1.5px solid var(--muted); }
 .word { text-align: left; }
 td.long { white-space: normal; min-width: 24rem; }
@@ -45,7 +46,8 @@ pre { background: var(--panel); border: 1px solid var(--grid); padding: .7rem .9
   nav, .take { display: none; }
   figure, tr { break-inside: avoid; }
   h2, h3 { break-after: avoid; }
-  table { font-size: 7.5pt; } th, td { padding-right: .35rem; white-space: normal; }
+  table, .wide table { font-size: 7.5pt; } .wide table { font-size: 6.5pt; }
+  th, td, .wide th, .wide td { padding-right: .35rem; white-space: normal; }
   pre { white-space: pre-wrap; } .scroll { overflow: visible; }
 }
 """
@@ -125,7 +127,9 @@ def _table(name: str, table: Table) -> str:
         f"{base64.b64encode(text.encode()).decode()}'>{label}</a>"
         for suffix, label, text in forms
     )
+    wide = " wide" if len(table.header) > 11 else ""
     return (
-        f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f"<div class='scroll{wide}'><table><thead><tr>{head}</tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
         f"<p class='take'>{links}</p>"
     )

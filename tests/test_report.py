@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="pictures need matplotlib: pip install 'sparring[report]'")
 
-from sparring.eval.charts import preference_matrix, shortened, topic_bars
+from sparring.eval.charts import preference_matrix, shortened, spaced, topic_bars
 from sparring.eval.drawing import close, inline_svg, save
 from sparring.eval.evaluate import score_runs
 from sparring.eval.pages import Section, page
@@ -230,6 +230,13 @@ def test_the_matrix_counts_flips_and_cycles() -> None:
     close(picture)
 
 
+def test_labels_keep_apart_and_near() -> None:
+    assert spaced([1.0, 5.0, 9.0], 2.0) == [1.0, 5.0, 9.0]
+    assert spaced([4.0, 4.0], 2.0) == [3.0, 5.0]
+    found = spaced([9.0, 1.0, 9.5, 8.0], 1.0)
+    assert found == pytest.approx([8.0 + 5 / 6, 1.0, 9.0 + 5 / 6, 7.0 + 5 / 6]) and spaced([], 1.0) == []
+
+
 def test_tables_are_escaped_and_can_be_taken_along() -> None:
     section = Section("A & B")
     section.table("t", Table(["<run>", "x"], [["a&b", "1"]], best=frozenset({(0, 1)})))
@@ -239,28 +246,30 @@ def test_tables_are_escaped_and_can_be_taken_along() -> None:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")
-def test_a_browser_opens_the_page(full: Path, tmp_path: Path) -> None:
-    flags = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--virtual-time-budget=2000",
-        f"--user-data-dir={tmp_path / 'p'}",
-    ]
-    done = subprocess.run(
-        [
-            str(CHROMIUM),
-            *flags,
-            "--enable-logging=stderr",
-            "--window-size=1000,4000",
-            f"--screenshot={tmp_path / 's.png'}",
-            full.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert (tmp_path / "s.png").is_file(), done.stderr[-2000:]
-    assert (tmp_path / "s.png").stat().st_size > 50_000
-    assert "CONSOLE" not in done.stderr
+def test_a_browser_opens_the_page_in_light_dark_and_print(full: Path, tmp_path: Path) -> None:
+    from matplotlib.image import imread
+
+    def browse(*flags: str) -> None:
+        always = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000"]
+        always += [f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr"]
+        done = subprocess.run(
+            [str(CHROMIUM), *always, *flags, full.as_uri()],
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        assert "CONSOLE" not in done.stderr, done.stderr[-2000:]
+
+    paper = []
+    for scheme, number in (("dark", 0), ("light", 1)):
+        shot = tmp_path / f"{scheme}.png"
+        browse(
+            f"--blink-settings=preferredColorScheme={number}", "--window-size=1000,4000", f"--screenshot={shot}"
+        )
+        assert shot.stat().st_size > 50_000
+        paper.append(float(imread(shot)[5, 5, :3].mean()))
+    assert paper[0] < 0.2 and paper[1] > 0.9
+    browse(f"--print-to-pdf={tmp_path / 'page.pdf'}")
+    assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
+    assert (tmp_path / "page.pdf").stat().st_size > 50_000
