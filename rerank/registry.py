@@ -27,11 +27,13 @@ class Registry:
     Args:
         kind: what one entry is called in messages, in the singular ("schedule").
         package: the package or module whose import registers the entries ("sparring.rerank.schedules").
+        also: another registry, whose components can be named here too, alone and inside those of this one.
     """
 
-    def __init__(self, kind: str, package: str) -> None:
+    def __init__(self, kind: str, package: str, also: Registry | None = None) -> None:
         self.kind = kind
         self.package = package
+        self.also = also
         self._entries: dict[str, type[Any]] = {}
         self._loaded = False
 
@@ -73,9 +75,9 @@ class Registry:
         if not isinstance(call.func, ast.Name):
             raise UsageError(f"{self.kind} {spec!r} is not a call: write name or name(option=value, ...)")
         name = call.func.id
-        if name not in self._entries:
-            raise UsageError(unknown(self.kind, name, self._entries))
-        cls = self._entries[name]
+        if name not in (known := self._known()):
+            raise UsageError(unknown(self.kind, name, known))
+        cls = known[name]
         fields = {option_name(f): f for f in dataclasses.fields(cls) if f.init}
         if len(call.args) > len(fields):
             raise UsageError(f"{spec!r}: {name} takes at most {len(fields)} options, {len(call.args)} given")
@@ -110,7 +112,7 @@ class Registry:
             return self._build(node, ast.unparse(node))
         if isinstance(node, ast.Name):  # a bare word is a string: design=latin
             words = any(kind is str or isinstance(kind, str) for kind in typing.get_args(hint) or (hint,))
-            if node.id in self._entries and not words:
+            if node.id in self._known() and not words:
                 return self._build(node, node.id)
             value: Any = node.id
         else:
@@ -130,9 +132,14 @@ class Registry:
             raise UsageError(f"{where}: expected {expected}, found {value!r}")
         return value
 
+    def _known(self) -> dict[str, type[Any]]:
+        return ({} if self.also is None else self.also._known()) | self._entries
+
     def _load(self) -> None:
         if self._loaded:
             return
+        if self.also is not None:
+            self.also._load()
         module = importlib.import_module(self.package)
         for info in pkgutil.iter_modules(getattr(module, "__path__", [])):
             importlib.import_module(f"{self.package}.{info.name}")

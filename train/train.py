@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(CommonOptions):
-    """Train a reranker: see configs/train for recipes."""
+    """Train a reranker or a retriever: see configs/train for recipes."""
 
     output_dir: Path
     """Folder for the model, its card, the training log and the checkpoints."""
@@ -36,9 +36,11 @@ class Options(CommonOptions):
     model_name_or_path: str = "minilm"
     """Where to start: a folder, minilm (embedded) or a name on the hub; a missing head is made anew."""
     kind: str = "pointwise"
-    """What is trained: pointwise, t5, duo, pair_rm, late_pair, set_encoder, list_head, list_con_ranker."""
+    """What is trained: pointwise, t5, duo, pair_rm, late_pair, set_encoder, list_head, list_con_ranker;
+    bi-encoder, poly-encoder(codes=64)."""
     loss: str = "kl"
-    """A loss by its spec; sparring list losses shows all. Rankers of pairs see a pair as a list of two."""
+    """A loss by its spec; sparring list losses shows all. Rankers of pairs see a pair as a list of two. Retrievers
+    also take in_batch(infonce), pair, pair_distill and sentence-transformers' MultipleNegativesRankingLoss, ..."""
     list_size: int = 16
     """Candidates drawn per query."""
     sampler: str | None = None
@@ -117,11 +119,8 @@ def main(options: Options) -> None:
         if getattr(options, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
     from .folder import prepare
-    from .losses import losses
-    from .rankers import kinds
 
-    loss = losses.parse(options.loss)
-    kinds.parse(options.kind)
+    kind, loss = _named(options)
     for spec in filter(None, (options.sampler, options.dev_schedule)):
         registry.schedules.parse(spec)
     if options.tensorboard and not find_spec("tensorboard"):
@@ -141,7 +140,31 @@ def main(options: Options) -> None:
         return
     if first:
         prepare(options)
-    _train(options, loss, mixture, development)
+    if _retrieves(options):
+        from .retriever import train
+
+        train(options, kind, loss, mixture, development)
+    else:
+        _train(options, loss, mixture, development)
+
+
+def _retrieves(options: Options) -> bool:
+    """Whether a retriever is trained: those have losses and a trainer of their own."""
+    return options.kind.replace("-", "_").partition("(")[0] in ("bi_encoder", "poly_encoder")
+
+
+def _named(options: Options) -> tuple[Any, Any]:
+    """The kind and the loss that the options name."""
+    if _retrieves(options):
+        from .retriever_model import named
+
+        if options.sampler or options.dev_schedule or options.dev_aggregator:
+            raise UsageError(f"--sampler, --dev-schedule and --dev-aggregator are not for {options.kind}")
+        return named(options.kind.replace("-", "_"), options.loss)
+    from .losses import losses
+    from .rankers import kinds
+
+    return kinds.parse(options.kind), losses.parse(options.loss)
 
 
 def _data(options: Options) -> tuple[Mixture, Development | None]:

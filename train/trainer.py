@@ -29,43 +29,24 @@ PATIENT_STEPS = 50
 """So many steps are looked at before that is said."""
 
 
-class RankingTrainer(Trainer):
-    """Trains a ranker on the lists of a mixture, in their order; keeps the best model in ``output``.
+class Measured(Trainer):
+    """What training measures: a CSV log, the development set and the best model so far, of any trainer."""
 
-    Args:
-        output: where the best model is written (the last one, without a development set).
-        head_learning_rate: for the parameters of the head; the body has ``args.learning_rate``.
-        patience: stop after so many measurements without a better one; 0 never stops.
-        curves: a TensorBoard writer, which gets every number that is logged.
-    """
+    def watch(self, ranker: Any, output: Path, judge: Any, patience: int, curves: Any) -> None:
+        """Says what is measured, and where that goes.
 
-    def __init__(
-        self,
-        ranker: Ranker,
-        args: TrainingArguments,
-        mixture: Mixture,
-        collator: Collator,
-        loss: Loss,
-        *,
-        output: Path,
-        head_learning_rate: float,
-        judge: Judge | None = None,
-        patience: int = 0,
-        curves: Any = None,
-    ) -> None:
-        topics = judge.development.topics if judge else None
-        super().__init__(
-            model=ranker, args=args, train_dataset=mixture, eval_dataset=topics, data_collator=collator
-        )
-        self.model_accepts_loss_kwargs = False  # the loss is a mean of its own batch
+        Args:
+            ranker: what is trained; its ``save`` writes a model folder.
+            output: where the best model is written (the last one, without a development set).
+            judge: measures the ranker in a dtype; it has a ``development`` set.
+            patience: stop after so many measurements without a better one; 0 never stops.
+            curves: a TensorBoard writer, which gets every number that is logged.
+        """
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
         self.add_callback(Bar())
         self.ranker = ranker
-        self.mixture = mixture
-        self.loss = ranker.objective(loss)
         self.output = output
-        self.head_learning_rate = head_learning_rate
         self.judge = judge
         self.patience = patience
         self.curves = curves
@@ -74,47 +55,6 @@ class RankingTrainer(Trainer):
         self._recent: deque[tuple[float, float]] = deque(maxlen=PATIENT_STEPS)
         self._warned = False
         self._pairs = 0
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
-        return SequentialSampler(self.mixture)
-
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """AdamW with a learning rate of its own for the head, and no decay of biases and norms."""
-        if self.optimizer is None:
-            model = self.model if model is None else model
-            decayed = set(self.get_decay_parameter_names(model))
-            groups: dict[tuple[bool, bool], list[Any]] = {}
-            for name, parameter in model.named_parameters():
-                if parameter.requires_grad:
-                    key = (id(parameter) in self.ranker.head_parameters, name in decayed)
-                    groups.setdefault(key, []).append(parameter)
-            kind, options = self.get_optimizer_cls_and_kwargs(self.args, model)
-            rates = {True: self.head_learning_rate, False: self.args.learning_rate}
-            self.optimizer = kind(
-                [
-                    {
-                        "params": found,
-                        "lr": rates[head],
-                        "weight_decay": self.args.weight_decay if decay else 0.0,
-                    }
-                    for (head, decay), found in groups.items()
-                ],
-                **options,
-            )
-        return self.optimizer
-
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """The loss of one batch of lists; remembers what a constant prediction would have cost."""
-        scores = model(inputs["batches"], inputs["order"], inputs["table"])
-        labels, mask = inputs["labels"].to(scores.device), inputs["mask"].to(scores.device)
-        value = self.loss(scores, labels, mask)
-        with torch.no_grad():
-            constant = scores[mask].mean(dim=0).expand_as(scores)
-            self._levels.append((float(value.detach()), float(self.loss(constant, labels, mask))))
-        self._pairs += len(inputs["order"])
-        return (value, {"scores": scores}) if return_outputs else value
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Writes a row of the CSV log, and a warning where the loss has not left the constant-prediction level."""
@@ -171,6 +111,80 @@ class RankingTrainer(Trainer):
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+
+class RankingTrainer(Measured):
+    """Trains a ranker on the lists of a mixture, in their order; keeps the best model in ``output``.
+
+    Args:
+        head_learning_rate: for the parameters of the head; the body has ``args.learning_rate``.
+        output, judge, patience, curves: as for `Measured.watch`.
+    """
+
+    def __init__(
+        self,
+        ranker: Ranker,
+        args: TrainingArguments,
+        mixture: Mixture,
+        collator: Collator,
+        loss: Loss,
+        *,
+        output: Path,
+        head_learning_rate: float,
+        judge: Judge | None = None,
+        patience: int = 0,
+        curves: Any = None,
+    ) -> None:
+        topics = judge.development.topics if judge else None
+        super().__init__(
+            model=ranker, args=args, train_dataset=mixture, eval_dataset=topics, data_collator=collator
+        )
+        self.model_accepts_loss_kwargs = False  # the loss is a mean of its own batch
+        self.watch(ranker, output, judge, patience, curves)
+        self.mixture = mixture
+        self.loss = ranker.objective(loss)
+        self.head_learning_rate = head_learning_rate
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        return SequentialSampler(self.mixture)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """AdamW with a learning rate of its own for the head, and no decay of biases and norms."""
+        if self.optimizer is None:
+            model = self.model if model is None else model
+            decayed = set(self.get_decay_parameter_names(model))
+            groups: dict[tuple[bool, bool], list[Any]] = {}
+            for name, parameter in model.named_parameters():
+                if parameter.requires_grad:
+                    key = (id(parameter) in self.ranker.head_parameters, name in decayed)
+                    groups.setdefault(key, []).append(parameter)
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, model)
+            rates = {True: self.head_learning_rate, False: self.args.learning_rate}
+            self.optimizer = kind(
+                [
+                    {
+                        "params": found,
+                        "lr": rates[head],
+                        "weight_decay": self.args.weight_decay if decay else 0.0,
+                    }
+                    for (head, decay), found in groups.items()
+                ],
+                **options,
+            )
+        return self.optimizer
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The loss of one batch of lists; remembers what a constant prediction would have cost."""
+        scores = model(inputs["batches"], inputs["order"], inputs["table"])
+        labels, mask = inputs["labels"].to(scores.device), inputs["mask"].to(scores.device)
+        value = self.loss(scores, labels, mask)
+        with torch.no_grad():
+            constant = scores[mask].mean(dim=0).expand_as(scores)
+            self._levels.append((float(value.detach()), float(self.loss(constant, labels, mask))))
+        self._pairs += len(inputs["order"])
+        return (value, {"scores": scores}) if return_outputs else value
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: batches are packed."""

@@ -131,8 +131,8 @@ class BiEncoders:
         return BiEncoder(checkpoint, encoder, encoder_fingerprint(checkpoint, encoder.max_seq_length))
 
 
-def load_encoder(checkpoint: Checkpoint, max_length: int | None = None) -> Any:
-    """The ``SentenceTransformer`` of a folder, on the CPU in fp32; ``max_length`` replaces its own.
+def load_encoder(checkpoint: Checkpoint, max_length: int | None = None, **config: Any) -> Any:
+    """The ``SentenceTransformer`` of a folder, on the CPU in fp32; ``max_length`` and ``config`` replace its own.
 
     Raises InputError where it is none or its weights are pickled, UsageError where the length does not fit.
     """
@@ -149,6 +149,7 @@ def load_encoder(checkpoint: Checkpoint, max_length: int | None = None) -> Any:
         trust_remote_code=False,
         local_files_only=True,
         model_kwargs={"use_safetensors": True, "dtype": torch.float32},
+        config_kwargs=config,
     ).eval()
     if max_length is not None:
         if encoder.max_seq_length is not None and not 8 <= max_length <= _limit(checkpoint):

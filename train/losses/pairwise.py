@@ -97,6 +97,12 @@ class SoftPairLogistic:
         return reduce(terms, _each_pair_once(mask), self.reduction)
 
 
+def pair_divergence(gaps: Tensor, target: Tensor) -> Tensor:
+    """KL([p, 1-p] || softmax(s_i, s_j)) of every pair, from the gaps s_i - s_j and the probabilities p."""
+    cross = functional.binary_cross_entropy_with_logits(gaps, target, reduction="none")
+    return cross - torch.special.entr(target) - torch.special.entr(1.0 - target)
+
+
 @losses.register("pair_kl")
 @dataclass(frozen=True)
 class PairDistillation:
@@ -111,9 +117,7 @@ class PairDistillation:
     def __call__(self, scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
         target = _gap_to_probability(labels, mask, self.temperature)
         gaps = differences(zero_padding(scores, mask))
-        cross = functional.binary_cross_entropy_with_logits(gaps, target, reduction="none")
-        entropy = torch.special.entr(target) + torch.special.entr(1.0 - target)
-        return reduce(cross - entropy, _each_pair_once(mask), self.reduction)
+        return reduce(pair_divergence(gaps, target), _each_pair_once(mask), self.reduction)
 
 
 @losses.register("davidson")
