@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -24,30 +24,12 @@ from sparring.train import sources as registered
 from sparring.train.data import Mixture, draw, sources
 from sparring.train.train import Options
 from tiny_models import save_classifier, sentence
-
-CONFIGS = sorted((Path(__file__).parent.parent / "configs" / "train").glob("*.yaml"))
+from tiny_training import arguments, log_of, write_collection
 
 
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight queries of two words; documents that repeat more of them have higher grades."""
-    folder = tmp_path_factory.mktemp("collection")
-    rng = random.Random(0)
-    queries, documents, qrels, run = [], [], [], []
-    for number in range(8):
-        words = sentence(rng, 2)
-        queries.append(f"q{number}\t{words}")
-        for place in range(12):
-            docid, grade = f"d{number}-{place}", place % 4
-            text = " ".join([words] * grade + [sentence(rng, rng.randint(3, 12))])
-            documents.append(json.dumps({"id": docid, "text": text}))
-            if place < 10:
-                qrels.append(f"q{number} 0 {docid} {grade}")
-            run.append(f"q{number} Q0 {docid} {place + 1} {50 - place} first")
-    for name, rows in (("queries.tsv", queries), ("corpus.jsonl", documents), ("qrels.txt", qrels)):
-        (folder / name).write_text("\n".join(rows) + "\n")
-    (folder / "first.run").write_text("\n".join(run) + "\n")
-    return folder
+    return write_collection(tmp_path_factory.mktemp("collection"))
 
 
 @pytest.fixture(scope="module")
@@ -58,30 +40,6 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPARRING_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-
-
-def arguments(collection: Path, start: Path, output: Path, *more: str) -> list[str]:
-    """A training of six steps, measured and saved every second one; ``more`` replaces flags."""
-    run = str(collection / "first.run")
-    flags = [
-        f"--model-name-or-path={start}",
-        f"--output-dir={output}",
-        "--list-size=6",
-        "--per-device-train-batch-size=2",
-        "--max-steps=6",
-        "--eval-steps=2",
-        "--save-steps=2",
-        "--logging-steps=1",
-        "--max-length=64",
-        f"--dev-run={run}",
-        f"--dev-dataset={collection}",
-        "--dev-holdout=4",
-        "--device=cpu",
-        "--dtype=float32",
-    ]
-    replaced = {flag.partition("=")[0] for flag in more}
-    kept = [flag for flag in flags if flag.partition("=")[0] not in replaced]
-    return ["train", *kept, *more, "--data", f"judged(dataset='{collection}', run='{run}', holdout=4)"]
 
 
 # ----------------------------------------------------------------------------------------------------------- data
@@ -221,11 +179,6 @@ def trained(
     return output
 
 
-def log_of(output: Path) -> list[dict[str, str]]:
-    with (output / "training_log.csv").open(newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
 def test_model_is_measured_before_and_during_training(trained: Path) -> None:
     measured = [row for row in log_of(trained) if row["value"]]
     assert [int(row["step"]) for row in measured] == [0, 2, 4, 6]
@@ -310,14 +263,15 @@ def test_killed_training_resumes_to_the_same_model(
     assert steps == [(row["step"], row["loss"][:6], row["value"][:6]) for row in log_of(trained)]
 
 
-def test_gradient_caching_changes_no_gradient(start: Path) -> None:
+@pytest.mark.parametrize("option", ["caching", "checkpointing"])
+def test_computing_twice_changes_no_gradient(start: Path, option: str) -> None:
     from sparring.train.collator import Collator
     from sparring.train.rankers import Start, kinds
 
     topic = list_of(6)
     gradients = []
-    for caching in (False, True):
-        ranker = kinds.parse("pointwise").start(Start(str(start), 64, dropout=0.2, caching=caching)).train()
+    for options in ({}, {option: True}):
+        ranker = kinds.parse("pointwise").start(Start(str(start), 64, dropout=0.2, **options)).train()
         inputs = Collator(ranker.tokenizer, ranker.layout, 50).inputs([topic], [np.arange(6)[None]])
         assert len(inputs["batches"]) > 2
         torch.manual_seed(3)
@@ -357,13 +311,51 @@ def test_early_stopping(collection: Path, start: Path, tmp_path: Path) -> None:
     assert max(int(row["step"]) for row in log_of(tmp_path / "stop")) == 3
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_recipes_are_parsed(path: Path) -> None:
-    from sparring.rerank.cli import parse
-    from sparring.train.losses import losses
+def test_tensorboard_gets_the_curves(collection: Path, start: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    first = path.read_text().splitlines()[0]
-    assert first == f"# sparring train --config configs/train/{path.name}"
-    options = parse(Options, "train", ["--config", str(path)])
-    assert losses.parse(options.loss)
-    assert registered.parse(options.data)
+    assert main(arguments(collection, start, tmp_path / "m", "--tensorboard", "--max-steps=2")) == 0
+    events = EventAccumulator(str(tmp_path / "m" / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss")] == [1, 2]
+    assert [event.step for event in events.Scalars("eval_nDCG@10")] == [0, 2]
+
+
+def test_tensorboard_that_is_missing_is_named(
+    collection: Path,
+    start: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from sparring.train import train
+
+    monkeypatch.setattr(train, "find_spec", lambda name: None)
+    assert main(arguments(collection, start, tmp_path / "m", "--tensorboard")) == 3
+    assert "TensorBoard is needed for --tensorboard: pip install tensorboard" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--sampler=random"], "--sampler chooses pairs, and pointwise looks at none"),
+        (
+            ["--kind=late_pair", "--sampler=pointwise"],
+            "pointwise scores candidates one by one, but the model compares",
+        ),
+        (["--kind=late_pair", "--dev-schedule=pointwise"], "pointwise scores candidates one by one"),
+        (["--kind=late_pairs"], "unknown kind of ranker 'late_pairs' .did you mean 'late_pair'"),
+        (["--sampler=al"], "unknown schedule 'al'"),
+    ],
+)
+def test_what_does_not_fit_the_kind_is_said(
+    collection: Path,
+    start: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    message: str,
+) -> None:
+    assert main(arguments(collection, start, tmp_path / "m", *flags)) == 2
+    assert re.search(message, capsys.readouterr().err)
