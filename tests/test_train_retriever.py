@@ -20,7 +20,7 @@ from sparring.train.retriever_data import ColumnCollator, EncodedCollator, as_da
 from sparring.train.retriever_losses import Encoded, parse
 from test_search import save_bi_encoder
 from test_train import log_of
-from tiny_models import sentence
+from tiny_models import save_classifier, sentence
 from torch import Tensor
 
 LABELS = [[3.0, 0.0, 1.0], [0.0, 2.0, 0.0], [0.5, 1.0, 0.0]]
@@ -248,6 +248,7 @@ def trained(collection: Path, start: Path, tmp_path_factory: pytest.TempPathFact
 def test_retrievers_are_measured_before_and_during_training(trained: Path) -> None:
     assert [int(row["step"]) for row in log_of(trained) if row["value"]] == [0, 2, 4]
     assert all(float(row["constant_loss"]) > 0 for row in log_of(trained) if row["loss"])
+    assert int(log_of(trained)[-1]["pairs"]) == 4 * 3 * 5
     card = (trained / "README.md").read_text()
     assert "judged(" in card and "nDCG@10" in card and "SentenceTransformer(" in card
 
@@ -365,6 +366,18 @@ def test_resumed_training_sees_the_same_data(trained: Path, collection: Path, st
         torch.testing.assert_close(found, weights, rtol=0, atol=1e-6)
     rows = [[(row["step"], row["loss"][:6], row["value"][:6]) for row in log_of(f)] for f in (output, trained)]
     assert rows[0] == rows[1]
+
+
+def test_plain_encoders_become_retrievers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sparring.train.retriever_model import BiEncoderKind, Retriever
+
+    retriever = Retriever(str(save_classifier(tmp_path / "plain", "bert")), BiEncoderKind(), 32, 0.3)
+    assert "mean pooling" in caplog.text and retriever.body[0].auto_model.config.hidden_dropout_prob == 0.3
+    retriever.save(tmp_path / "model")
+    model = SentenceTransformer(str(tmp_path / "model"), device="cpu")
+    assert type(model[1]).__name__ == "Pooling" and model.max_seq_length == 32
+    np.testing.assert_allclose(model.encode(["river"]), retriever.body.encode(["river"]), atol=1e-6)
 
 
 def test_gradient_caching_changes_no_gradient(start: Path) -> None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from sentence_transformers.base.sampler import DefaultBatchSampler
 from torch import Tensor, nn
-from torch.utils.data import BatchSampler, SequentialSampler
+from torch.utils.data import SequentialSampler
 from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
@@ -76,14 +77,15 @@ def _alike(queries: Tensor, documents: Tensor) -> Tensor:
     return queries.new_zeros(len(queries), len(documents))
 
 
-class InOrder(BatchSampler):
+class InOrder(DefaultBatchSampler):
     """Batches in the order of the dataset: the mixture has shuffled it."""
 
-    def __init__(self, dataset: Any, batch_size: int, drop_last: bool, **kwargs: Any) -> None:
-        super().__init__(SequentialSampler(dataset), batch_size, drop_last)
+    def __init__(self, dataset: Any, batch_size: int, drop_last: bool, **options: Any) -> None:
+        sampler: Any = SequentialSampler(dataset)
+        super().__init__(sampler, batch_size, drop_last, **options)
 
 
-class RetrieverTrainer(Measured, SentenceTransformerTrainer):  # type: ignore[misc]
+class RetrieverTrainer(Measured, SentenceTransformerTrainer):
     """sentence-transformers' trainer on the lists of a mixture; keeps the best model in ``output``.
 
     Args:
@@ -124,11 +126,19 @@ class RetrieverTrainer(Measured, SentenceTransformerTrainer):  # type: ignore[mi
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """None: the card is `sparring.train.retriever_card`'s."""
 
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The loss of one batch; counts its pairs of a query and a document."""
+        tokens = (
+            value for name, value in inputs.items() if name.startswith(DOCUMENT) and name.endswith("_input_ids")
+        )
+        self._pairs += sum(map(len, tokens))
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         self.ranker.save(Path(output_dir or str(self.args.output_dir)))
 
-    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
-        self.ranker.load(Path(checkpoint_path))
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        self.ranker.load(Path(resume_from_checkpoint))
 
 
 def train(
@@ -145,6 +155,8 @@ def train(
     set_seed(options.seed)
     device, output = choose_device(options.device), options.output_dir
     retriever = Retriever(options.model_name_or_path, kind, options.max_length, options.dropout)
+    if options.gradient_checkpointing:
+        retriever.body.gradient_checkpointing_enable()
     library = hasattr(loss, "module")
     checkpoint = last_checkpoint(output) if options.resume else None
     budget = options.token_budget or default_budget(device)
@@ -203,7 +215,6 @@ def _arguments(
         use_cpu=device.type == "cpu",
         bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16,
-        gradient_checkpointing=options.gradient_checkpointing,
         seed=options.seed,
         eval_strategy="steps" if judged else "no",
         eval_steps=options.eval_steps,

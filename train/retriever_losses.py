@@ -50,13 +50,13 @@ class Encoded:
 
     def own(self, scale: float | None) -> Tensor:
         """Scores of every query with its own candidates, (Q, n)."""
-        count = len(self.mask)
-        return self.everywhere(scale).unflatten(1, (count, -1)).diagonal(dim1=0, dim2=1).T
+        count, width = self.mask.shape
+        return self.everywhere(scale).reshape(count, count, width).diagonal(dim1=0, dim2=1).T
 
     def passages(self, scale: float | None) -> Tensor:
         """Scores of every candidate with every candidate of the batch, (Q, n, Q n)."""
         flat = self.documents.flatten(0, 1)
-        return self._factor(scale) * self.similarity(flat, flat).unflatten(0, self.mask.shape)
+        return self._factor(scale) * self.similarity(flat, flat).reshape(*self.mask.shape, len(flat))
 
     def beside(self, own: Tensor, fill: Tensor) -> Tensor:
         """Values for all candidates of the batch, (Q, Q n): ``own`` (Q, n) in the query's list, else ``fill``."""

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..rerank.biencoder import batches
 from ..rerank.checkpoints import find
+from ..rerank.console import log
 from ..rerank.errors import UsageError
 from ..rerank.files import atomic_write
 from ..rerank.models import FAMILY_KEY
@@ -80,6 +81,8 @@ class Retriever:
         self, name: str, kind: BiEncoderKind | PolyEncoderKind, max_length: int | None, dropout: float | None
     ) -> None:
         found = find(name)
+        if not (found.folder / "modules.json").is_file():
+            log.warning("%s has no modules.json: mean pooling of the last layer is assumed", name)
         names = ("hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout", "mlp_dropout")
         options = {key: dropout for key in names if key in found.config and dropout is not None}
         self.body = load_encoder(found, max_length, **options)

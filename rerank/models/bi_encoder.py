@@ -127,6 +127,8 @@ class BiEncoders:
 
     def load(self, checkpoint: Checkpoint) -> BiEncoder:
         """Loads the model with sentence-transformers, in fp32."""
+        if not (checkpoint.folder / "modules.json").is_file():
+            raise InputError(f"{checkpoint.name}: no modules.json: not a sentence-transformers model")
         encoder = load_encoder(checkpoint, self.max_length)
         return BiEncoder(checkpoint, encoder, encoder_fingerprint(checkpoint, encoder.max_seq_length))
 
@@ -134,12 +136,11 @@ class BiEncoders:
 def load_encoder(checkpoint: Checkpoint, max_length: int | None = None, **config: Any) -> Any:
     """The ``SentenceTransformer`` of a folder, on the CPU in fp32; ``max_length`` and ``config`` replace its own.
 
-    Raises InputError where it is none or its weights are pickled, UsageError where the length does not fit.
+    A plain encoder gets mean pooling. Raises InputError where weights are pickled, UsageError where the length
+    does not fit.
     """
     from sentence_transformers import SentenceTransformer
 
-    if not (checkpoint.folder / "modules.json").is_file():
-        raise InputError(f"{checkpoint.name}: no modules.json: not a sentence-transformers model")
     pickled = [path for path in sorted(checkpoint.folder.glob("[0-9]*_*/*")) if path.suffix in PICKLED]
     if pickled:
         raise InputError(f"{pickled[0]}: pickled weights can run code and are refused; save as safetensors")

@@ -100,7 +100,8 @@ class SoftPairLogistic:
 def pair_divergence(gaps: Tensor, target: Tensor) -> Tensor:
     """KL([p, 1-p] || softmax(s_i, s_j)) of every pair, from the gaps s_i - s_j and the probabilities p."""
     cross = functional.binary_cross_entropy_with_logits(gaps, target, reduction="none")
-    return cross - torch.special.entr(target) - torch.special.entr(1.0 - target)
+    divergence: Tensor = cross - torch.special.entr(target) - torch.special.entr(1.0 - target)
+    return divergence
 
 
 @losses.register("pair_kl")
