@@ -177,15 +177,11 @@ def read(kept: list[Candidates], states: States, options: Options, loss: Any) ->
     for topic in kept:
         texts = states.cut(list(topic.texts), options.passage_tokens)
         asked.append(list(prompts(topic, texts, pair, poles)))
-    parts = states(list(itertools.chain.from_iterable(asked))).split([len(part) for part in asked])
-    features = torch.nn.utils.rnn.pad_sequence(
-        [
-            part.unflatten(0, (-1, poles)) if len(part) else part.new_zeros(0, poles, part.shape[1])
-            for part in parts
-        ],
-        batch_first=True,
-    )
-    sizes = torch.tensor([len(part) // poles for part in parts])
+    found = states(list(itertools.chain.from_iterable(asked)))
+    parts = torch.split(found, [len(part) for part in asked])
+    tables = [part.reshape(len(part) // poles, poles, part.shape[1]) for part in parts]
+    features = torch.nn.utils.rnn.pad_sequence(tables, batch_first=True)
+    sizes = torch.tensor([len(table) for table in tables])
     return features, torch.arange(features.shape[1]) < sizes[:, None]
 
 

@@ -74,15 +74,16 @@ def fit(
         weights = torch.randn(features.shape[3], generator=generator) / features.shape[3] ** 0.5
         share = torch.arange(1, thresholds + 1) / (thresholds + 1)
         cuts = torch.special.ndtri(share) * features.std()
-        parameters = [weights, torch.zeros(()), cuts, torch.zeros(())]
+        parameters = [weights, torch.zeros(()), cuts]
         for parameter in parameters:
             parameter.requires_grad_(True)
         optimizer = torch.optim.AdamW(parameters, learning_rate, weight_decay=WEIGHT_DECAY if free else 0.0)
         for step in range(steps + 1):
             value = loss(_scores(inputs, parameters, loss), nothing, real)
             if step < steps:
-                optimizer.zero_grad()
-                value.backward()
+                gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+                for parameter, gradient in zip(parameters, gradients, strict=True):
+                    parameter.grad = gradient
                 optimizer.step()
         if best is None or float(value.detach()) < best.value:
             direction = weights.detach()
@@ -94,12 +95,11 @@ def fit(
 
 
 def _scores(inputs: Tensor, parameters: Sequence[Tensor], loss: Loss) -> Tensor:
-    weights, bias, cuts, scale = parameters
-    if isinstance(loss, ContrastConsistent):
-        return inputs @ weights + bias
-    scores = inputs @ (weights / weights.norm())
+    weights, bias, cuts = parameters
+    free = isinstance(loss, ContrastConsistent)
+    scores: Tensor = inputs @ weights + bias if free else inputs @ (weights / weights.norm())
     if isinstance(loss, ContrastConsistentOrdinal):
-        return (scores[..., None] - cuts) * scale.exp()
+        scores = scores[..., None] - cuts
     return scores
 
 
