@@ -20,7 +20,9 @@ KINDS = {
     "schedules": ("sparring.rerank.registry", "schedules"),
     "aggregators": ("sparring.rerank.registry", "aggregators"),
     "kinds": ("sparring.train.rankers", "kinds"),
+    "retrievers": ("sparring.train.retriever_model", "retrievers"),
     "losses": ("sparring.train.losses", "losses"),
+    "retriever-losses": ("sparring.train.retriever_losses", "retriever_losses"),
     "sources": ("sparring.train.data", "sources"),
     "measures": ("sparring.eval.measures", "measures"),
 }
@@ -28,10 +30,20 @@ KINDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Options(CommonOptions):
-    """List the models, schedules, aggregators, kinds of ranker, losses, data sources or measures to be named."""
+    """List the models, schedules, aggregators, kinds, losses, data sources or measures to be named."""
 
     kind: Annotated[
-        Literal["models", "schedules", "aggregators", "kinds", "losses", "sources", "measures"],
+        Literal[
+            "models",
+            "schedules",
+            "aggregators",
+            "kinds",
+            "retrievers",
+            "losses",
+            "retriever-losses",
+            "sources",
+            "measures",
+        ],
         tyro.conf.Positional,
     ]
     """What to list."""
