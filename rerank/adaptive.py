@@ -82,7 +82,8 @@ class AdaptiveRegression:
         count = len(task.queries)
         seen, said = np.empty((count, 0), np.int64), np.empty((count, 0))
         directions = task.vectors
-        for size in np.diff(np.linspace(0, min(self.calls, len(task.items)), self.rounds + 1).round().astype(int)):
+        ends = np.linspace(0, min(self.calls, len(task.items)), self.rounds + 1).round()
+        for size in np.diff(np.unique(ends)):  # a round of few items may have none
             new, _ = _unseen(task, directions, seen, int(size))
             seen = np.concatenate([seen, new], axis=1)
             said = np.concatenate([said, _known(task.relevance(task.queries, new))], axis=1)
@@ -152,8 +153,9 @@ class AnchorFactorisation:
     def _inverse(self, anchored: Scores) -> Scores:
         """R[:, anchors]⁺, (items, k): the pseudo-inverse, or (AᵀA + ridge I)⁻¹ Aᵀ."""
         if self.ridge == 0:
-            return np.linalg.pinv(anchored)
-        return np.linalg.solve(anchored.T @ anchored + self.ridge * np.eye(anchored.shape[1]), anchored.T)
+            return np.asarray(np.linalg.pinv(anchored), np.float64)
+        system = anchored.T @ anchored + self.ridge * np.eye(anchored.shape[1])
+        return np.asarray(np.linalg.solve(system, anchored.T), np.float64)
 
 
 def _unseen(task: Task, directions: NDArray[np.float32], seen: Positions, size: int) -> Found:
@@ -186,7 +188,7 @@ def _known(scores: Scores) -> Scores:
 def _ranked(seen: Found, rest: Found, depth: int) -> Found:
     """What was scored, best first, then the rest in its order, its scores shifted below the last scored one."""
     order = np.argsort(-seen[1], axis=1, kind="stable")
-    positions, scores = (np.take_along_axis(part, order, 1) for part in seen)
+    positions, scores = np.take_along_axis(seen[0], order, 1), np.take_along_axis(seen[1], order, 1)
     if rest[0].shape[1]:
         below = rest[1] - rest[1][:, :1] + scores[:, -1:] - 1.0
         positions, scores = np.concatenate([positions, rest[0]], 1), np.concatenate([scores, below], 1)

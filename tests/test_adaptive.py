@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sparring.rerank.adaptive import Positions, Scores, Task, adaptive
 from sparring.rerank.cli import main
@@ -127,13 +127,14 @@ def test_ridge_keeps_noise_from_being_inverted(tmp_path: Path) -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(
-    st.integers(1, 30),
-    st.integers(1, 40),
-    st.integers(1, 6),
-    st.integers(1, 50),
-    st.integers(0, 99),
-    st.booleans(),
+    items=st.integers(1, 30),
+    calls=st.integers(1, 40),
+    rounds=st.integers(1, 6),
+    depth=st.integers(1, 50),
+    seed=st.integers(0, 99),
+    holes=st.booleans(),
 )
+@example(items=2, calls=6, rounds=6, depth=5, seed=0, holes=True)
 def test_no_budget_is_exceeded_and_nothing_comes_twice(
     items: int, calls: int, rounds: int, depth: int, seed: int, holes: bool
 ) -> None:
