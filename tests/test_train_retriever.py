@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -315,6 +317,20 @@ def test_training_lowers_every_loss(collection: Path, start: Path, loss: str) ->
 def test_every_loss_is_trained_by_the_command(collection: Path, start: Path, tmp_path: Path, loss: str) -> None:
     assert main(arguments(collection, start, tmp_path / "model", f"--loss={loss}")) == 0
     assert len([row for row in log_of(tmp_path / "model") if row["loss"]]) == 4
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_retriever(collection: Path, start: Path, tmp_path: Path) -> None:
+    """The lists of a step may be spread over processes: the same losses and measurements, up to rounding."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29672"]
+    flags = ["--dropout=0", "--loss=kl", "--per-device-train-batch-size=1"]
+    command = [*launcher, "-m", "sparring.rerank.cli", *arguments(collection, start, tmp_path / "two", *flags)]
+    subprocess.run(command, check=True, timeout=100)
+    flags[2] = "--per-device-train-batch-size=2"
+    assert main(arguments(collection, start, tmp_path / "one", *flags)) == 0
+    one, two = log_of(tmp_path / "one"), log_of(tmp_path / "two")
+    for name in ("loss", "constant_loss", "value"):
+        np.testing.assert_allclose(*([float(row[name] or 0) for row in rows] for rows in (one, two)), atol=1e-4)
 
 
 def test_poly_encoder_is_trained_and_reranks(collection: Path, start: Path, tmp_path: Path) -> None:

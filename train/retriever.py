@@ -135,7 +135,8 @@ class RetrieverTrainer(Measured, SentenceTransformerTrainer):
         return super().compute_loss(model, inputs, *args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        self.ranker.save(Path(output_dir or str(self.args.output_dir)))
+        if self.is_world_process_zero():
+            self.ranker.save(Path(output_dir or str(self.args.output_dir)))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         self.ranker.load(Path(resume_from_checkpoint))
