@@ -7,6 +7,7 @@ the same budget, in at most four rounds, and at no such budget below the first s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from ..rerank import registry
 from ..rerank.schedules.windows import Window
 from . import significance
 from .bench_summary import Line, groups, verdict
+from .settings import Budget
 from .tables import Table
 
 SHARE, ABOVE, ROUNDS = 0.06, 0.02, 4
@@ -86,9 +88,12 @@ def _lead(line: Line, other: Line, demand: str, wanted: float) -> Condition:
 
 
 def _affordable(line: Line) -> bool:
-    """At most ``SHARE`` of the ordered pairs, rounded to whole comparisons as budgets are."""
-    calls, share = line.cost["comparisons"], line.cost["share"]
-    return share > 0 and calls - SHARE * calls / share <= 0.5
+    """Whether its budget, spent or not, is at most ``SHARE`` of the pairs, rounded to whole comparisons."""
+    if not line.cost["share"] > 0:
+        return False
+    pairs = line.cost["comparisons"] / line.cost["share"]
+    candidates = round((1 + math.sqrt(1 + 4 * pairs)) / 2)
+    return Budget(line.budget).calls(candidates) <= Budget(f"{100 * SHARE:g}%").calls(candidates)
 
 
 def _is_rival(other: Line, line: Line) -> bool:

@@ -30,7 +30,7 @@ from .tables import Table
 Study = Literal["dl19-50", "dl19-100", "vaswani-50", "scifact-50", "photographs", "simulation", "joint-rank"]
 CONFIG = Path("configs/bench/sampling.yaml")
 TABLES = ("summary", "needed", "full", "bar")
-PICTURES = ("budgets", "heatmap")
+PICTURES = ("budgets",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,8 @@ def main(options: Options) -> int:
     except SparringError as error:
         sys.stderr.write(f"sparring: error: {error}\n")
         return error.exit_code
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

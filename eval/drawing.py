@@ -97,7 +97,9 @@ def drawn(name: str, caption: str, draw: Callable[[Any], Any]) -> Picture:
     with style() as plt, plt.rc_context({"svg.hashsalt": name}):
         figure = draw(plt)
         figure.savefig(stream, format="svg", metadata={"Date": None}, dpi=200)
-    return Picture(name, caption, figure, stream.getvalue())
+    exact = re.compile(r"(\.\d\d)\d+")  # a hundredth of a point is as fine as anyone sees
+    svg = re.sub(r' (?:d|x|y)="[^"]*"', lambda found: exact.sub(r"\1", found[0]), stream.getvalue())
+    return Picture(name, caption, figure, svg)
 
 
 def inline_svg(picture: Picture) -> str:

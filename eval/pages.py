@@ -46,8 +46,8 @@ pre { background: var(--panel); border: 1px solid var(--grid); padding: .7rem .9
   nav, .take { display: none; }
   figure, tr { break-inside: avoid; }
   h2, h3 { break-after: avoid; }
-  table, .wide table { font-size: 7.5pt; } .wide table { font-size: 6.5pt; }
-  th, td, .wide th, .wide td { padding-right: .35rem; white-space: normal; }
+  table { font-size: 7.5pt; } .wide table { font-size: 6pt; }
+  th, td, .wide th, .wide td { padding-right: .35rem; } th, td.word { white-space: normal; }
   pre { white-space: pre-wrap; } .scroll { overflow: visible; }
 }
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import subprocess
@@ -83,6 +84,13 @@ def test_the_bar_is_judged_at_six_percent_with_the_first_aggregator() -> None:
     assert table.rows[0][1:4] == ["6%", "equal to all pairs (TOST 0.01)", "-0.0010"]
     assert table.rows[1][2:4] == [">= 0.02 above window(skip=7) + greedy", "+0.0300"]
     assert table.rows[3][1] == "2%"  # the budget at which it comes nearest to the first stage
+
+
+def test_a_budget_that_is_not_spent_is_a_budget_all_the_same() -> None:
+    lines = field(near=-0.001, lead=0.03)
+    early = dataclasses.replace(lines[4], cost=lines[4].cost | {"share": 0.04, "comparisons": 98.0})
+    table = bar_table([*lines[:4], early, *lines[5:]], 0.01)
+    assert table is not None and table.rows[0][1] == "6%"
 
 
 def test_without_a_first_stage_there_is_no_bar() -> None:
