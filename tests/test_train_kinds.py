@@ -20,6 +20,7 @@ from sparring.train.collator import Collator, sampled_pairs
 from sparring.train.data import Example
 from sparring.train.development import TrainedScorer
 from sparring.train.losses import losses
+from sparring.train.near_duplicates import near_duplicates
 from sparring.train.rankers import Start, kinds
 from sparring.train.rankers.ranker import Ranker
 from sparring.train.rankers.set_encoder import DetectDuplicates
@@ -211,6 +212,32 @@ def test_duplicates_are_detected_beside_the_ranking() -> None:
         padded, torch.cat([labels, torch.zeros(1, 2, 2)], dim=1), torch.cat([mask, torch.zeros(1, 2) > 0], dim=1)
     )
     assert float(more) == pytest.approx(float(found), abs=1e-6)
+
+
+def test_near_duplicates_are_complete_linkage_clusters() -> None:
+    texts = ["a b c d", "a b c e", "x y z", "a b q r s t", "X y z w", "", "", "lonely"]
+    groups = near_duplicates(texts)
+    assert groups[0] == groups[1] != groups[2] == groups[4] and (groups[[3, 5, 6, 7]] == -1).all()
+    # a chain: neighbours are close, the ends are not, so that the three are no one group
+    chain = near_duplicates(["a b c d", "b c d e", "c d e f"], 0.5)
+    assert len(set(chain.tolist())) == 2
+    assert near_duplicates(["one"]).tolist() == [-1]
+
+
+def test_a_set_encoder_learns_novelty(starts: dict[str, Path]) -> None:
+    ranker = kinds.parse("set_encoder").start(Start(str(starts["bert"]))).train()
+    collator = Collator(ranker.tokenizer, ranker.layout, 10_000, novelty=True)
+    one, other = topic(4, 9), topic(3, 10)
+    texts = (*one.texts[:3], one.texts[0] + " small")
+    examples = [
+        Example(t.qid, t.query, t.docids, all_, t.scores.astype(np.float32))
+        for t, all_ in ((one, texts), (other, other.texts))
+    ]
+    inputs = collator(examples)
+    groups = inputs["labels"][..., 1]
+    assert groups[0, 0] == groups[0, 3] >= 0 and (groups[1] == -1).all()
+    scores = ranker(inputs["batches"], inputs["order"], inputs["table"])
+    losses.parse("duplicate_ranknet")(scores, inputs["labels"], inputs["mask"]).backward()
 
 
 def test_a_list_with_a_twin_is_one_longer(starts: dict[str, Path]) -> None:

@@ -16,6 +16,7 @@ from ..rerank.shards import build_shard
 from ..rerank.templates import Template, Truncation
 from ..rerank.vocabulary import Candidates, Groups, Schedule
 from .data import Example
+from .near_duplicates import near_duplicates
 
 STORE_TOKENS = 50_000_000
 """The store of token ids is emptied when it is larger: 200 MB."""
@@ -54,15 +55,24 @@ class Collator:
     Args:
         sampler: of rankers of width 2, which pairs of a list are looked at; see `sampled_pairs`.
         seed: of the sampler.
+        novelty: labels are (G, w, 2), with the number of a passage's group of near-duplicates beside its label, as
+            the loss ``duplicate_ranknet`` takes them.
     """
 
     def __init__(
-        self, tokenizer: Any, layout: Layout, budget: int, sampler: Schedule | None = None, seed: int = 0
+        self,
+        tokenizer: Any,
+        layout: Layout,
+        budget: int,
+        sampler: Schedule | None = None,
+        seed: int = 0,
+        novelty: bool = False,
     ) -> None:
         self.layout = layout
         self.budget = budget
         self.sampler = sampler
         self.seed = seed
+        self.novelty = novelty
         self.store = TokenStore(tokenizer, layout.truncation.max_length)
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
@@ -78,6 +88,9 @@ class Collator:
         values = torch.from_numpy(np.where(mask, labels, 0).astype(np.float32))
         if self.layout.twins:
             values = torch.stack([values, torch.from_numpy(twins(topics, members))], dim=2)
+        elif self.novelty:
+            found = stack([near_duplicates(topic.texts)[None] for topic in topics])
+            values = torch.stack([values, torch.from_numpy(found.astype(np.float32))], dim=2)
         return inputs | {"labels": values, "mask": torch.from_numpy(mask)}
 
     def inputs(self, topics: Sequence[Candidates], groups: Sequence[Groups]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,15 +13,8 @@ from ..rerank.cli import CommonOptions
 from ..rerank.errors import MissingPrerequisiteError, UsageError
 
 if TYPE_CHECKING:
-    import torch
-    from transformers import TrainingArguments
-
-    from ..rerank.vocabulary import Schedule
-    from .collator import Collator
     from .data import Mixture
-    from .development import Development, Judge
-    from .losses import Loss
-    from .rankers.ranker import Ranker
+    from .development import Development
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +32,7 @@ class Options(CommonOptions):
     bi-encoder, poly-encoder(codes=64)."""
     loss: str = "kl"
     """A loss by its spec; sparring list losses shows all. Rankers of pairs see a pair as a list of two. Retrievers
-    also take in_batch(infonce), pair, pair_distill and sentence-transformers' MultipleNegativesRankingLoss, ..."""
+    take those of sparring list retriever-losses too."""
     list_size: int = 16
     """Candidates drawn per query."""
     sampler: str | None = None
@@ -135,17 +127,19 @@ def main(options: Options) -> None:
         )
     if options.dry_run:
         console.out(
-            f"{len(mixture)} lists of {options.list_size} candidates, {_steps(options, len(mixture))} steps"
+            f"{len(mixture)} lists of {options.list_size} candidates, {steps(options, len(mixture))} steps"
         )
         return
     if first:
         prepare(options)
     if _retrieves(options):
-        from .retriever import train
+        from .retriever import train as train_retriever
 
-        train(options, kind, loss, mixture, development)
+        train_retriever(options, kind, loss, mixture, development)
     else:
-        _train(options, loss, mixture, development)
+        from .reranker import train as train_reranker
+
+        train_reranker(options, kind, loss, mixture, development)
 
 
 def _retrieves(options: Options) -> bool:
@@ -196,124 +190,6 @@ def _data(options: Options) -> tuple[Mixture, Development | None]:
     return Mixture(parts, options.list_size, options.seed, total, options.num_train_epochs), development
 
 
-def _steps(options: Options, lists: int) -> int:
+def steps(options: Options, lists: int) -> int:
+    """Steps of the optimiser that so many lists make."""
     return -(-lists // (options.per_device_train_batch_size * options.gradient_accumulation_steps))
-
-
-def _train(options: Options, loss: Loss, mixture: Mixture, development: Development | None) -> None:
-    import torch
-    from transformers import set_seed
-    from transformers.utils import logging as transformers_logging
-
-    from ..rerank.devices import choose_device, choose_dtype, default_budget
-    from .card import write_card
-    from .collator import Collator
-    from .folder import push, tensorboard_writer
-    from .rankers import Start, kinds
-    from .trainer import RankingTrainer, last_checkpoint, read_best
-
-    quiet: Any = transformers_logging
-    quiet.set_verbosity_error()
-    quiet.disable_progress_bar()
-    set_seed(options.seed)
-    device = choose_device(options.device)
-    dtype = choose_dtype(options.dtype, device)
-    output = options.output_dir
-    start = Start(
-        options.model_name_or_path,
-        options.max_length,
-        options.dropout,
-        options.gradient_caching,
-        options.gradient_checkpointing,
-    )
-    ranker: Ranker = kinds.parse(options.kind).start(start)
-    budget = options.token_budget or default_budget(device)
-    collator = Collator(ranker.tokenizer, ranker.layout, budget, _sampler(options, ranker), options.seed)
-    checkpoint = last_checkpoint(output) if options.resume else None
-    trainer = RankingTrainer(
-        ranker,
-        _arguments(options, len(mixture), device, dtype == torch.bfloat16, dtype == torch.float16, checkpoint),
-        mixture,
-        collator,
-        loss,
-        output=output,
-        head_learning_rate=options.head_learning_rate,
-        judge=None if development is None else _judge(options, development, ranker, collator),
-        patience=options.early_stopping_patience,
-        curves=tensorboard_writer(output, checkpoint) if options.tensorboard else None,
-    )
-    started = time.monotonic()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    seconds = time.monotonic() - started
-    if not trainer.is_world_process_zero():
-        return
-    best = read_best(output)
-    if best is None:
-        ranker.save(output)
-    write_card(output, options, mixture.describe(), best, seconds)
-    value = f"{best['measure']} {best['value']:.4f} at step {best['step']}" if best else "no development set"
-    console.out(f"{output}: {value}")
-    if options.push_to_hub:
-        push(output, options.push_to_hub)
-
-
-def _sampler(options: Options, ranker: Ranker) -> Schedule | None:
-    """What chooses the pairs of a list; None where the ranker does not look at pairs."""
-    from ..rerank.play import check_widths
-
-    if ranker.layout.width != 2:
-        if options.sampler is not None:
-            raise UsageError(f"--sampler chooses pairs, and {options.kind} looks at none")
-        return None
-    default = "all" if ranker.layout.alone else "random(rate=0.1)"  # pairs of what is read alone cost nothing
-    chosen: Schedule = registry.schedules.parse(options.sampler or default)
-    check_widths(chosen, 2)
-    return chosen
-
-
-def _judge(options: Options, development: Development, ranker: Ranker, collator: Collator) -> Judge:
-    from ..rerank.play import check_widths
-    from .development import Judge
-
-    defaults = {1: "pointwise", 2: str(collator.sampler), None: "whole"}
-    schedule: Schedule = registry.schedules.parse(options.dev_schedule or defaults[ranker.layout.width])
-    check_widths(schedule, ranker.layout.width)
-    aggregator = registry.aggregators.parse(options.dev_aggregator) if options.dev_aggregator else None
-    return Judge(development, collator, schedule, aggregator, options.seed)
-
-
-def _arguments(
-    options: Options, lists: int, device: torch.device, bf16: bool, fp16: bool, checkpoint: Path | None
-) -> TrainingArguments:
-    from transformers import TrainingArguments
-
-    from .trainer import CHECKPOINTS
-
-    judged = options.dev_run is not None
-    return TrainingArguments(
-        output_dir=str(options.output_dir / CHECKPOINTS),
-        per_device_train_batch_size=options.per_device_train_batch_size,
-        gradient_accumulation_steps=options.gradient_accumulation_steps,
-        num_train_epochs=1,
-        learning_rate=options.learning_rate,
-        warmup_steps=int(options.warmup_ratio * _steps(options, lists)),
-        lr_scheduler_type=options.lr_scheduler_type,
-        weight_decay=options.weight_decay,
-        max_grad_norm=options.max_grad_norm,
-        use_cpu=device.type == "cpu",
-        bf16=bf16,
-        fp16=fp16,
-        seed=options.seed,
-        eval_strategy="steps" if judged else "no",
-        eval_steps=options.eval_steps,
-        eval_on_start=judged and checkpoint is None,
-        save_strategy="steps",
-        save_steps=options.save_steps,
-        save_total_limit=2,
-        logging_steps=options.logging_steps,
-        remove_unused_columns=False,
-        ddp_find_unused_parameters=False,
-        dataloader_pin_memory=False,
-        report_to="none",
-        disable_tqdm=True,
-    )

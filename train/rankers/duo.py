@@ -51,8 +51,9 @@ def add_types(module: Any, count: int) -> None:
     """Gives an encoder more token types, each of which starts as the last one it has."""
     embeddings = module.base_model.embeddings
     old = embeddings.token_type_embeddings.weight.detach()
-    new = torch.cat([old, old[-1:].expand(count - len(old), -1)])
-    embeddings.token_type_embeddings = nn.Embedding.from_pretrained(new, freeze=False)
+    embeddings.token_type_embeddings = nn.Embedding(count, old.shape[1])
+    with torch.no_grad():
+        embeddings.token_type_embeddings.weight.copy_(torch.cat([old, old[-1:].expand(count - len(old), -1)]))
     module.config.type_vocab_size = count
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...rerank.batching import Batch
 from ...rerank.checkpoints import Checkpoint
+from ...rerank.console import log
 from ...rerank.models.late_pair import LatePairEncoder
 from ...rerank.models.sequence_classification import PACKABLE, ROBERTA, is_classifier
 from ...rerank.pair_head import HEAD_FILE, Activation, PairHead, pair_logits
@@ -32,7 +33,7 @@ class LatePair:
 
     Args:
         rank: of the skew form, which can hold cycles; 0 leaves the utilities alone.
-        width: of a head that is made anew.
+        width: of a head that is made anew; a saved pair head is taken as it is.
         freeze: train the head alone.
     """
 
@@ -52,6 +53,8 @@ class LatePair:
             body = load_body(start, found, AutoModelForSequenceClassification)
             head = head_of_classifier(body.module, self.rank)
             module = body.module.base_model
+            if head is None:
+                log.info("%s: a head of this form does not fit into pairs: a new one is trained", start.name)
         else:
             body = load_body(start, found, AutoModel)
             head = None

@@ -82,7 +82,11 @@ class PairRMRanker(Ranker):
         super().__init__(start, tokenizer, layout)
         self.weights = nn.ModuleDict({"pretrained_model": body, "head_layer": head})
         self.model = model
-        self.ids = ids
+        self.described = ids | {
+            "architectures": ["DebertaV2PairRM"],
+            "n_tasks": head[4].out_features,
+            "drop_out": head[0].p,
+        }
         self.family = str(family)
         self.mark_head([head])
 
@@ -103,9 +107,7 @@ class PairRMRanker(Ranker):
         save_file(state, folder / "model.safetensors", {"format": "pt"})
         self.tokenizer.save_pretrained(folder)
         config = json.loads(self.model.body.config.to_json_string(use_diff=False))
-        tasks = self.weights["head_layer"][4].out_features
-        own = {"architectures": ["DebertaV2PairRM"], "n_tasks": tasks, "drop_out": self.weights["head_layer"][0].p}
-        write_config(folder, config | own | self.ids, self.family)
+        write_config(folder, config | self.described, self.family)
 
     def load(self, folder: Path) -> None:
         self.weights.load_state_dict(load_weights(folder))
