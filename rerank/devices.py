@@ -34,6 +34,17 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cpu")
 
 
+def split_devices(name: str) -> tuple[str, ...]:
+    """The devices of a list such as ``cuda:0,1``, ``cuda:0,cuda:1`` or ``cpu,cpu``, each checked."""
+    found: list[str] = []
+    for part in name.replace(" ", "").split(","):
+        kind = found[-1].partition(":")[0] if found else ""
+        found.append(f"{kind}:{part}" if kind and part.isdigit() else part)
+    for part in found:
+        choose_device(part)
+    return tuple(found)
+
+
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     """The precision of the body; ``auto`` is bf16 where the hardware computes in it, else fp32."""
     if name == "auto":

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from . import console
 from .batching import Batch, TokenStore
-from .devices import choose_device, choose_dtype, default_budget, dtype_name
+from .devices import choose_device, choose_dtype, default_budget, dtype_name, split_devices
 from .errors import SparringError, UsageError
 from .models import Model
 from .shards import Shard, build_shard, prefetch, split_topics
@@ -292,10 +292,16 @@ def _unknown(outcomes: Outcomes) -> NDArray[np.bool_]:
     return unknown
 
 
-def open_scorer(model: Any, **options: Any) -> Scorer:
+def open_scorer(model: Any, *, device: str = "auto", **options: Any) -> Scorer:
     """The scorer of a loaded model: an `Engine`, or what a model that batches on its own (a bi-encoder) returns.
 
-    ``options`` are those of `Engine`.
+    Several devices (``cuda:0,1``) get a process each, behind a `sparring.rerank.pool.Pool`. ``options`` are those
+    of `Engine`.
     """
+    if "," in device:
+        from .pool import Pool
+
+        return Pool(model, split_devices(device), **options)
+    options["device"] = device
     own: Scorer | None = model.scorer(**options) if hasattr(model, "scorer") else None
     return Engine(model, **options) if own is None else own

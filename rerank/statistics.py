@@ -22,7 +22,8 @@ from .vocabulary import Outcomes
 class EngineStats:
     """Counts over the life of an engine; ``computed`` and ``padding`` are tokens that went through the model.
 
-    ``quarantined`` holds (qid, docids) of groups that the model could not score.
+    ``quarantined`` holds (qid, docids) of groups that the model could not score, ``lost_workers`` the traces of
+    processes that died.
     """
 
     groups: int = 0
@@ -40,6 +41,7 @@ class EngineStats:
     scored: int = 0
     peak_memory: int = 0
     quarantined: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    lost_workers: list[str] = field(default_factory=list)
 
     def count_shard(self, shard: Shard) -> None:
         """Adds the work of a shard: inputs, truncations, empty texts."""
@@ -108,6 +110,7 @@ class EngineStats:
             f"ties {self.tie_rate:.2%}",
             f"{self.retries} retries" if self.retries else "",
             f"{len(self.quarantined)} quarantined" if self.quarantined else "",
+            f"{len(self.lost_workers)} workers lost" if self.lost_workers else "",
             f"peak memory {self.peak_memory / 2**30:.2f} GiB",
         ]
         return "; ".join(part for part in parts if part)

@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from weakref import WeakKeyDictionary
 
 from ..checkpoints import Checkpoint, find
 from ..errors import InputError, UsageError
@@ -69,6 +70,30 @@ class Family(Protocol):
     def load(self, checkpoint: Checkpoint) -> Model: ...
 
 
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The arguments of `load`, by which another process makes the same model."""
+
+    name: str
+    family: str | None = None
+    revision: str | None = None
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def load(self) -> Model:
+        """The model, loaded anew."""
+        return load(self.name, family=self.family, revision=self.revision, **dict(self.options))
+
+
+_sources: WeakKeyDictionary[Any, Source] = WeakKeyDictionary()
+
+
+def source(model: Any) -> Source:
+    """How `load` made a model; UsageError for one that was made otherwise."""
+    if model not in _sources:
+        raise UsageError(f"{model.name}: only a model that is loaded by its name can run on several devices")
+    return _sources[model]
+
+
 def load(
     name_or_path: str,
     *,
@@ -95,6 +120,7 @@ def load(
     if max_length is not None:
         options["max_length"] = max_length
     model: Model = _with_options(chosen, options).load(checkpoint)
+    _sources[model] = Source(name_or_path, family, revision, tuple(options.items()))
     return model
 
 

@@ -1,0 +1,260 @@
+"""Several devices, one scorer: the groups of a call are shared out to processes, and a dead one is survived."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from . import console
+from .errors import SparringError
+from .models import source
+from .statistics import EngineStats
+from .vocabulary import Candidates, Groups, Outcomes, Sink
+from .workers import Task, Worker
+
+SHARES = 4  # tasks per worker and call: the last ones even out
+LEAST, MOST = 128, 16384  # group members of a task
+SUMMED = (
+    "groups",
+    "sequences",
+    "tokens",
+    "computed",
+    "padding",
+    "batches",
+    "truncated_queries",
+    "truncated_passages",
+    "empty_texts",
+    "retries",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows of one topic's groups."""
+
+    topic: int
+    rows: NDArray[np.int64]
+
+
+class Pool:
+    """A `sparring.rerank.vocabulary.Scorer` that asks one process per device; see `sparring.rerank.engine.Engine`.
+
+    A worker that dies, or is silent for `sparring.rerank.workers.SILENCE_S`, is reported with its trace, and what
+    it had not answered yet goes to the others. When none is left the run stops with that trace.
+
+    Args:
+        model: from `sparring.rerank.models.load`; every process loads it again by name.
+        devices: such as ("cuda:0", "cuda:1"); a device named twice gets two processes.
+        options: those of `sparring.rerank.engine.Engine`.
+    """
+
+    def __init__(self, model: Any, devices: Sequence[str], progress: bool = True, **options: Any) -> None:
+        self.model = model
+        self.width: int | None = model.width
+        self.stats = EngineStats()
+        self._progress = progress
+        self._counted: dict[Worker, EngineStats] = {}
+        made_from = source(model)
+        threads = max(1, torch.get_num_threads() // len(devices))
+        self.workers = [Worker(made_from, device, options, threads) for device in devices]
+        self._close = weakref.finalize(self, _close, self.workers)
+        self.fingerprint, self.description = self._greet()
+
+    def close(self) -> None:
+        """Ends all processes; also done when the pool is forgotten, and at exit."""
+        self._close()
+
+    def __call__(
+        self,
+        topics: Sequence[Candidates],
+        groups: Sequence[Groups],
+        sink: Sink | None = None,
+        known: Sequence[Outcomes] | None = None,
+    ) -> list[Outcomes]:
+        """As `sparring.rerank.engine.Engine.__call__`; SparringError when no worker is left."""
+        start = time.perf_counter()
+        call = _Call(topics, groups, self._blank(groups) if known is None else [k.copy() for k in known], sink)
+        waiting = deque(_share(groups, len(self.workers)))
+        running: dict[Worker, list[Part]] = {}
+        with console.progress(total=sum(map(len, groups)), unit="group", label=self.model.name) as bar:
+            bar.disable = bar.disable or not self._progress
+            while waiting or running:
+                for worker in [w for w in self.workers if w not in running]:
+                    if waiting:
+                        parts = waiting.popleft()
+                        running[worker] = parts
+                        self._start(worker, call, running, waiting)
+                bar.update(self._listen(call, running, waiting))
+        self._count(call.results, time.perf_counter() - start)
+        return call.results
+
+    def _blank(self, groups: Sequence[Groups]) -> list[Outcomes]:
+        return [np.full(len(rows) if self.width == 2 else rows.shape, np.nan) for rows in groups]
+
+    def _greet(self) -> tuple[str, Any]:
+        """Waits until every worker has loaded the model; those that cannot are lost."""
+        greetings: dict[Worker, tuple[str, Any]] = {}
+        while pending := [w for w in self.workers if w not in greetings]:
+            for worker in pending:
+                try:
+                    kind, *said = worker.pipe.recv()
+                except (EOFError, OSError):
+                    self._lose(worker)
+                    continue
+                if kind == "ready":
+                    greetings[worker] = (said[0], said[1])
+                else:
+                    self._misfortune(worker, kind, said[0])
+        first, *others = greetings.values()
+        if any(other[0] != first[0] for other in others):
+            self.close()
+            raise SparringError(
+                f"{self.model.name}: its devices compute in different precisions; name one by --dtype"
+            )
+        return first
+
+    def _start(
+        self, worker: Worker, call: _Call, running: dict[Worker, list[Part]], waiting: deque[list[Part]]
+    ) -> None:
+        try:
+            worker.start(call.task(running[worker]))
+        except OSError:
+            waiting.appendleft(running.pop(worker))
+            self._lose(worker)
+
+    def _listen(self, call: _Call, running: dict[Worker, list[Part]], waiting: deque[list[Part]]) -> int:
+        """Takes what workers say for up to a second; the number of groups that were answered."""
+        answered = 0
+        by_pipe = {worker.pipe: worker for worker in running}
+        for pipe in wait(list(by_pipe), timeout=1.0):
+            worker = by_pipe[pipe]  # type: ignore[index]
+            try:
+                kind, *said = worker.pipe.recv()
+            except (EOFError, OSError):
+                waiting.appendleft(running.pop(worker))
+                self._lose(worker)
+                continue
+            worker.heard = time.monotonic()
+            if kind == "outcomes":
+                answered += call.take(running[worker], *said)
+            elif kind == "done":
+                call.finish(running.pop(worker), said[0])
+                self._counted[worker] = said[1]
+            elif kind != "alive":
+                waiting.appendleft(running.pop(worker))
+                self._misfortune(worker, kind, said[0])
+        for worker in [w for w in running if w.silent()]:
+            waiting.appendleft(running.pop(worker))
+            self._lose(worker)
+        return answered
+
+    def _misfortune(self, worker: Worker, kind: str, said: Any) -> None:
+        """A worker's own account: an error of the model or the input stops the run, any other loses the worker."""
+        if kind == "refused":
+            self.close()
+            raise said
+        self._lose(worker, said)
+
+    def _lose(self, worker: Worker, trace: str = "") -> None:
+        trace = "\n".join(part for part in (worker.trace(), trace.strip()) if part)
+        self.workers.remove(worker)
+        worker.close()
+        self.stats.lost_workers.append(f"{worker}: {trace}")
+        if not self.workers:
+            raise SparringError(f"{worker} is lost and no other is left: {trace}")
+        console.log.warning("%s is lost, its work goes on elsewhere: %s", worker, trace)
+
+    def _count(self, results: Sequence[Outcomes], seconds: float) -> None:
+        """Adds up what the workers have counted; ties and time are the pool's own."""
+        for name in SUMMED:
+            setattr(self.stats, name, sum(getattr(stats, name) for stats in self._counted.values()))
+        self.stats.quarantined = [group for stats in self._counted.values() for group in stats.quarantined]
+        self.stats.peak_memory = max((stats.peak_memory for stats in self._counted.values()), default=0)
+        self.stats.seconds += seconds
+        self.stats.count_ties(results)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What one call of the pool was asked, and where its answers go."""
+
+    topics: Sequence[Candidates]
+    groups: Sequence[Groups]
+    results: list[Outcomes]
+    sink: Sink | None
+
+    def task(self, parts: Sequence[Part]) -> Task:
+        """The groups of some parts with the texts that they name, and what is known of them by now."""
+        topics, groups, known = [], [], []
+        for part in parts:
+            topic, rows = self.topics[part.topic], self.groups[part.topic][part.rows]
+            needed, place = np.unique(rows[rows >= 0], return_inverse=True)
+            renumbered = np.full_like(rows, -1)
+            renumbered[rows >= 0] = place
+            chosen = needed.tolist()
+            topics.append(
+                replace(
+                    topic,
+                    docids=tuple(topic.docids[i] for i in chosen),
+                    texts=[topic.texts[i] for i in chosen],
+                    scores=topic.scores[needed],
+                )
+            )
+            groups.append(renumbered)
+            known.append(self.results[part.topic][part.rows])
+        return Task(topics, groups, known)
+
+    def take(
+        self, parts: Sequence[Part], topic: NDArray[np.int64], row: NDArray[np.int64], outcomes: Outcomes
+    ) -> int:
+        """Keeps outcomes as a worker reports them, and tells the sink; how many."""
+        owner = np.array([part.topic for part in parts], np.int64)[topic]
+        place = np.array([parts[t].rows[r] for t, r in zip(topic.tolist(), row.tolist(), strict=True)], np.int64)
+        for t in np.unique(owner).tolist():
+            mine, result = owner == t, self.results[t]
+            if result.ndim == 1:
+                result[place[mine]] = outcomes[mine]
+            else:
+                width = min(result.shape[1], outcomes.shape[1])
+                result[place[mine], :width] = outcomes[mine, :width]
+        if self.sink is not None:
+            self.sink(owner, place, outcomes)
+        return len(row)
+
+    def finish(self, parts: Sequence[Part], answers: Sequence[Outcomes]) -> None:
+        """Keeps the whole answers of a task: not every scorer reports as it goes."""
+        for part, said in zip(parts, answers, strict=True):
+            self.results[part.topic][part.rows] = said
+
+
+def _share(groups: Sequence[Groups], workers: int) -> Iterator[list[Part]]:
+    """Tasks of about equal size, neighbouring topics together; large topics are divided."""
+    size = int(np.clip(sum(rows.size for rows in groups) // (workers * SHARES), LEAST, MOST))
+    parts: list[Part] = []
+    filled = 0
+    for topic, rows in enumerate(groups):
+        step = max(1, size // max(1, rows.shape[1] if rows.ndim == 2 else 1))
+        for start in range(0, len(rows), step):
+            part = Part(topic, np.arange(start, min(start + step, len(rows))))
+            parts.append(part)
+            filled += rows[part.rows].size
+            if filled >= size:
+                yield parts
+                parts, filled = [], 0
+    if parts:
+        yield parts
+
+
+def _close(workers: list[Worker]) -> None:
+    for worker in workers:
+        worker.close()
+    workers.clear()
