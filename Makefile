@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 BUILD := .build
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check format lint types bench bench-gpu bench-sampling clean
+.PHONY: help install demo test test-slow check format lint types bench bench-set bench-gpu bench-sampling clean
 
 help:  ## show the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,8 +42,11 @@ format: $(READY)  ## rewrite the sources in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY)  ## throughput against sentence-transformers on this machine
-	$(BIN)/sparring bench-throughput --output eval/results/throughput-cpu.json --overwrite
+bench: $(READY)  ## throughput against sentence-transformers (RERANKERS=python that has it: and rerankers)
+	$(BIN)/sparring bench-throughput --output eval/results/throughput-cpu.json --overwrite $(if $(RERANKERS),--peers $(RERANKERS))
+
+bench-set: $(READY)  ## the Set-Encoder against the pointwise model (LIGHTNING=python that has it: and lightning-ir)
+	$(BIN)/python -m sparring.eval.set_throughput --output eval/results/set-encoder-cpu.json $(if $(LIGHTNING),--peer $(LIGHTNING))
 
 bench-gpu: $(READY)  ## the same on a CUDA GPU
 	$(BIN)/sparring bench-throughput --device cuda --output eval/results/throughput-gpu.json --overwrite
