@@ -20,6 +20,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from .batching import Batch
 
 PACKED = "sparring_packed"
+SCORES = 1 << 20  # attention scores at a time: more would not stay in the cache
 STEP = 32  # rows of a whole number of bf16 vectors: the CPU's softmax is 2.5 times slower on 93 keys than on 96
 
 
@@ -107,7 +108,8 @@ class Layout:
         parts = []
         for bucket in self.buckets:
             q, k, v = bucket.rows(qkv).permute(2, 0, 3, 1, 4)
-            found = scaled_dot_product_attention(q, k, v, attn_mask=bucket.mask, scale=scaling)
+            attend = products if qkv.dtype == torch.bfloat16 and not qkv.is_cuda else scaled_dot_product_attention
+            found = attend(q, k, v, attn_mask=bucket.mask, scale=scaling)
             parts.append(bucket.flat(found.transpose(1, 2)))
         return self.join(parts)
 
@@ -135,6 +137,28 @@ class Layout:
         starts = np.cumsum(self.lengths) - self.lengths
         moved = np.concatenate([np.arange(starts[s], starts[s] + self.lengths[s]) for s in by_bucket])
         return torch.from_numpy(np.argsort(moved)).to(self.boundaries.device)
+
+
+def products(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None, scale: float
+) -> torch.Tensor:
+    """Attention of rows (n, heads, w, d) by two batched products, `SCORES` attention scores at a time.
+
+    On CPUs in bf16 this takes two thirds of the time of torch's fused kernel, whose exponentials are slow.
+    """
+    n, heads, width, _ = query.shape
+    q, k, v = (x.flatten(0, 1) for x in (query, key, value))
+    bias = q.new_zeros(n, 1, 1, width)
+    if attn_mask is not None:
+        bias.masked_fill_(~attn_mask, -torch.inf)
+    biases = bias.expand(n, heads, 1, width).reshape(n * heads, 1, width)
+    out = torch.empty_like(q)
+    step = max(1, SCORES // width**2)
+    for low in range(0, n * heads, step):
+        part = slice(low, low + step)
+        scores = torch.baddbmm(biases[part], q[part], k[part].transpose(1, 2), alpha=scale)
+        torch.bmm(scores.softmax(-1), v[part], out=out[part])
+    return out.unflatten(0, (n, heads))  # type: ignore[no-untyped-call, no-any-return]
 
 
 def packed_kwargs(batch: Batch, deterministic: bool = False) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from sparring.rerank import attention
 from sparring.rerank.attention import PACKED, Layout, packed_attention, packed_kwargs, register
 from sparring.rerank.batching import Batch
 from torch.nn.functional import scaled_dot_product_attention
@@ -84,3 +85,13 @@ def test_packed_models_equal_padded_ones(kind: str) -> None:
         kwargs = packed_kwargs(batch_of(lengths))
         found = model(input_ids=ids[None], position_ids=positions[None], **options, **kwargs).last_hidden_state
     torch.testing.assert_close(found[0], expected, atol=1e-5, rtol=0)
+
+
+def test_products_equal_torchs_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, 5, 4, 32, 8, generator=generator)
+    mask = torch.arange(32) < torch.tensor([32, 30, 7, 1, 31])[:, None, None, None]
+    monkeypatch.setattr(attention, "SCORES", 3 * 32 * 32)  # several parts, the last one shorter
+    for hidden in (mask, None):
+        expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=hidden, scale=0.3)
+        torch.testing.assert_close(attention.products(q, k, v, hidden, 0.3), expected, atol=1e-5, rtol=0)
