@@ -47,9 +47,10 @@ MORE = {  # other checkpoints that the same kinds start from
     "t5(kind=rank)": ("t5",),
     "list_con_ranker": ("xlm-roberta",),
 }
+STARTS = {"bert", *(start for start, _ in KINDS.values()), *(start for all_ in MORE.values() for start in all_)}
 PLACES = [
     *((spec, start) for spec, (start, _) in KINDS.items()),
-    *((spec, s) for spec, all_ in MORE.items() for s in all_),
+    *(pytest.param(spec, start, marks=pytest.mark.slow) for spec, all_ in MORE.items() for start in all_),
 ]
 
 
@@ -60,7 +61,7 @@ def test_every_kind_is_tested() -> None:
 @pytest.fixture(scope="module")
 def starts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("starts")
-    return {name: save_start(folder / name, name) for name in {start for _, start in PLACES}}
+    return {name: save_start(folder / name, name) for name in STARTS}
 
 
 @pytest.fixture(scope="module")
