@@ -116,7 +116,7 @@ class Ours:
 
         self._model = load(str(folder), max_length=max_length)
         self._device, self._asked, self._ledger = device, dtype, ledger
-        self.dtype = "int8" if dtype == "int8" else dtype_name(choose_dtype(dtype, device))
+        self.dtype = dtype_name(choose_dtype(dtype, device))
         self.name = "sparring" + (" with ledger" if ledger else "")
 
     @property

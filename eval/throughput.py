@@ -174,11 +174,6 @@ def line_up(options: Options, folder: Path, device: Any, pairs: Pairs, limit: in
         Ours(folder, device, "auto", limit),
         Ours(folder, device, "auto", limit, ledger=True),
     ]
-    try:
-        choose_dtype("int8", device)
-        contenders.append(Ours(folder, device, "int8", limit))
-    except UsageError:
-        log.info("int8 is not offered on %s: no row for it", device)
     python = options.peers or os.environ.get("SPARRING_PEERS_PYTHON")
     if python and has_rerankers(python):
         contenders.append(Rerankers(python, folder, device, "float32", 32, torch.get_num_threads()))

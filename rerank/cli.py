@@ -53,9 +53,9 @@ class CommonOptions:
     dry_run: bool = False
     """Check everything, count the work, and stop before doing it."""
     device: str = "auto"
-    """auto, cpu, cuda:0, or several as cuda:0,cuda:1."""
+    """auto, cpu, cuda:0, or several, where a reranker scores: cuda:0,1 or cpu,cpu (a process for each)."""
     dtype: str = "auto"
-    """auto, float32, bfloat16, float16 or int8; auto is bf16 with an fp32 head where the hardware has it."""
+    """auto, float32, bfloat16 or float16; auto is bf16 with an fp32 head where the hardware has it."""
     seed: int = 0
     """Seed of everything random; each topic draws from (seed, topic id)."""
     overwrite: bool = False
