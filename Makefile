@@ -34,7 +34,7 @@ test-slow: $(READY)  ## the tests that take longer
 check: $(READY)  ## what CI checks before the tests: format, lint, types of the built wheel
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	rm -rf $(BUILD)
+	rm -rf $(BUILD) build
 	$(BIN)/python -m pip install -q --no-deps --target $(BUILD) .
 	MYPYPATH=$(BUILD) $(BIN)/mypy --strict -p sparring.rerank -p sparring.train -p sparring.eval
 

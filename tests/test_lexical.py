@@ -66,4 +66,4 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert run["1"][0] == ("d3", "d0") and run["2"][0][0] == "d1" and "3" not in run
     assert (tmp_path / "a.run.meta.yaml").is_file()
     assert main([*flags, "--overwrite", "--index", str(tmp_path)]) == 2
-    assert "leave --index out" in capsys.readouterr().err
+    assert "leave --index and --adaptive out" in capsys.readouterr().err

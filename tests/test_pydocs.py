@@ -150,6 +150,7 @@ def test_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> N
         pydocs.build()
 
 
+@pytest.mark.slow
 def test_another_process_parses_the_same_and_imports_nothing(collection: list[pydocs.Document]) -> None:
     code = (
         "import sys; from sparring.rerank import pydocs; "

@@ -57,7 +57,7 @@ p_values = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 
 
 @given(p_values)
-@settings(deadline=None, max_examples=15)  # statsmodels takes 0.1 s for each
+@settings(deadline=None, max_examples=5)  # statsmodels takes 0.1 s for each
 def test_corrections_equal_statsmodels(values: list[float]) -> None:
     assert sig.holm(values) == pytest.approx(multipletests(values, method="holm")[1], abs=1e-12)
     assert sig.benjamini_hochberg(values) == pytest.approx(multipletests(values, method="fdr_bh")[1], abs=1e-12)

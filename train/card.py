@@ -45,8 +45,8 @@ tags: [{"cross-encoder, " if pointwise else ""}reranker, sparring, loss:{options
 ---
 # {output.name}
 
-A reranker of kind `{options.kind}`, fine-tuned from `{options.model_name_or_path}` with `{options.loss}` over lists
-of {options.list_size} candidates{pairs}. Its scores are raw logits: rank by them, do not read them as probabilities.
+A reranker of kind `{options.kind}`, fine-tuned from `{options.model_name_or_path}` with `{options.loss}` over
+lists of {options.list_size} candidates{pairs}. Its scores are raw logits: rank by them, they are no probabilities.
 
 {_POINTWISE.format(output=output) if pointwise else _OTHERS.format(output=output)}
 
