@@ -80,7 +80,8 @@ class Document:
 
 
 def build(folder: Path | None = None) -> Path:
-    """Writes the collection and returns its folder: corpus.jsonl, queries and qrels (all, ``_train``, ``_test``).
+    """Writes the collection and returns its folder: corpus.jsonl, queries and qrels (all, ``_train``, ``_test``;
+    ``_fit`` and ``_tune`` share the training half).
 
     Args:
         folder: where to write; without it ``$XDG_CACHE_HOME/sparring/pydocs-<key>``, reused when it is there.
@@ -225,18 +226,22 @@ def _cache_folder(content: str) -> Path:
     return (Path(home) if home else Path.home() / ".cache") / "sparring" / f"pydocs-{key}"
 
 
+def _parts() -> dict[str, list[str]]:
+    """The questions of each pair of files: all, the halves, and the training half in two, to fit and to tune."""
+    halves = {half: [qid for own, qid, _ in topics() if own == half] for half in ("train", "test")}
+    train = halves["train"]
+    return {"": [qid for _, qid, _ in topics()], **halves, "fit": train[::2], "tune": train[1::2]}
+
+
 def _write(folder: Path, collection: list[Document]) -> None:
     """Writes all files; corpus.jsonl comes last, so that it is there only when everything is."""
     folder.mkdir(parents=True, exist_ok=True)
-    halves = {qid: half for half, qid, _ in topics()}
-    for half in ("train", "test", None):
-        suffix = f"_{half}" if half else ""
+    for part, qids in _parts().items():
+        suffix = f"_{part}" if part else ""
         with atomic_write(folder / f"queries{suffix}.tsv") as stream:
-            stream.writelines(f"{qid}\t{text}\n" for own, qid, text in topics() if half in (None, own))
+            stream.writelines(f"{qid}\t{text}\n" for _, qid, text in topics() if qid in qids)
         with atomic_write(folder / f"qrels{suffix}.txt") as stream:
-            stream.writelines(
-                f"{qid} 0 {docid} {grade}\n" for qid, docid, grade in qrels() if half in (None, halves[qid])
-            )
+            stream.writelines(f"{qid} 0 {docid} {grade}\n" for qid, docid, grade in qrels() if qid in qids)
     with atomic_write(folder / "corpus.jsonl") as stream:
         for document in collection:
             row = {"id": document.docid, "title": document.title, "text": document.text}

@@ -11,6 +11,7 @@ import ast
 import dataclasses
 import difflib
 import importlib
+import keyword
 import pkgutil
 import typing
 from collections.abc import Callable, Iterator
@@ -82,12 +83,12 @@ class Registry:
         if len(call.args) > len(fields):
             raise UsageError(f"{spec!r}: {name} takes at most {len(fields)} options, {len(call.args)} given")
         options = dict(zip(fields, call.args, strict=False))
-        for keyword in call.keywords:
-            if keyword.arg is None or keyword.arg not in fields:
-                raise UsageError(unknown(f"option of {name}", str(keyword.arg), fields))
-            if keyword.arg in options:
-                raise UsageError(f"{spec!r}: option {keyword.arg} is given twice")
-            options[keyword.arg] = keyword.value
+        for given in call.keywords:
+            if given.arg is None or given.arg not in fields:
+                raise UsageError(unknown(f"option of {name}", str(given.arg), fields))
+            if given.arg in options:
+                raise UsageError(f"{spec!r}: option {given.arg} is given twice")
+            options[given.arg] = given.value
         hints = typing.get_type_hints(cls)
         values = {
             fields[key].name: self._value(hints[fields[key].name], value, f"{spec!r}: {key}")
@@ -166,12 +167,7 @@ def option_name(field: dataclasses.Field[Any]) -> str:
 
 
 def _is_word(value: object) -> bool:
-    return (
-        isinstance(value, str)
-        and value.isascii()
-        and value.isidentifier()
-        and value not in ("None", "True", "False")
-    )
+    return isinstance(value, str) and value.isascii() and value.isidentifier() and not keyword.iskeyword(value)
 
 
 def unknown(what: str, name: str, known: typing.Iterable[str]) -> str:

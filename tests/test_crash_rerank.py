@@ -114,7 +114,11 @@ def started(pid: int, ledger: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kills", "topics"), [(2, 10), pytest.param(20, 120, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+    ("kills", "topics"),
+    [
+        pytest.param(3, 16, marks=pytest.mark.slow),
+        pytest.param(20, 120, marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
+    ],
 )
 def test_a_killed_rerank_ends_in_the_bytes_of_an_uninterrupted_one(tmp_path, commands, kills, topics):
     rng = seeded()

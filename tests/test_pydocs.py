@@ -113,12 +113,17 @@ def test_build_is_complete_and_repeats_itself(
     assert names == {
         *("corpus.jsonl", "queries.tsv", "queries_train.tsv", "queries_test.tsv"),
         *("qrels.txt", "qrels_train.txt", "qrels_test.txt"),
+        *("queries_fit.tsv", "queries_tune.tsv", "qrels_fit.txt", "qrels_tune.txt"),
     }
     assert all((first / name).read_bytes() == (second / name).read_bytes() for name in names)
     rows = [json.loads(line) for line in _lines(first / "corpus.jsonl")]
     assert all(set(row) == {"id", "title", "text"} for row in rows)
-    halves = {half: {line.split("\t")[0] for line in _lines(first / f"queries_{half}.tsv")} for half in HALVES}
+    halves = {
+        half: {line.split("\t")[0] for line in _lines(first / f"queries_{half}.tsv")}
+        for half in (*HALVES, "fit", "tune")
+    }
     assert not halves["train"] & halves["test"]
+    assert not halves["fit"] & halves["tune"] and halves["fit"] | halves["tune"] == halves["train"]
     for half, qids in halves.items():
         assert {line.split()[0] for line in _lines(first / f"qrels_{half}.txt")} == qids
 

@@ -39,7 +39,7 @@ KINDS = {  # what is trained: from what, with which loss
     "list_head(width=16, feed=16)": ("bert", "listnet"),
     "list_con_ranker": ("bert", "listnet"),
 }
-SLOW = ("t5(kind=duo)", "pair_rm", "list_con_ranker")
+SLOW = ("t5(kind=duo)", "pair_rm", "list_con_ranker", "list_head(width=16, feed=16)", "duo")
 MORE = {  # other checkpoints that the same kinds start from
     "pointwise": ("deberta-v2", "modernbert"),
     "late_pair": ("electra", "xlm-roberta", "modernbert"),

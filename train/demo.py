@@ -43,7 +43,7 @@ def main() -> int:
             _run("train", "--config", "configs/train/demo.yaml", "--output-dir", reranker, "--overwrite")
         model = ("--model", reranker, "--depth", DEPTH)
         _run("rerank", "--run", first, *dataset, *model, "--output", reranked, "--overwrite")
-        tune = ("--tune", collection / "qrels_train.txt")
+        tune = ("--tune", collection / "qrels_tune.txt")
         _run("fuse", first, reranked, *tune, "--output", fused, "--overwrite")
         qrels = collection / "qrels_test.txt"
         measures = ("--measures", "nDCG@10", "P@10", "Judged@10")

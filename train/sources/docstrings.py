@@ -23,12 +23,14 @@ class Docstrings:
 
     Without an ``index`` labels are 1 and 0, and negatives are neighbours in name and random bodies. With one (a
     folder made by ``sparring index`` of this collection) negatives are the nearest documents of the summary, and
-    labels are the bi-encoder's similarities, the positive ``lead`` above the best: distillation.
+    labels are the bi-encoder's similarities, the positive ``lead`` above the best: distillation. ``limit`` takes
+    so many docstrings, evenly spread over the collection; 0 takes all.
     """
 
     index: str | None = None
     negatives: int = 50
     lead: float = 0.1
+    limit: int = 0
     scale: float = 1.0
     share: float = 1.0
     sampling: Sampling = "spread"
@@ -39,6 +41,8 @@ class Docstrings:
 
         collection = documents()
         pairs = [(place, *pair) for place, item in enumerate(collection) for pair in training_pairs([item])]
+        if 0 < self.limit < len(pairs):
+            pairs = [pairs[place * len(pairs) // self.limit] for place in range(self.limit)]
         names = [item.docid for item in collection]
         texts = [f"{item.title} {item.text}" for item in collection]
         near = self._near if self.index is None else self._nearest
