@@ -36,7 +36,7 @@ def budget_curves(lines: Sequence[Line], measure: str, margin: float, name: str 
                 if group:
                     _curve(top, bottom, group, number, len(schedules))
             bottom.set_xscale("log")
-            ticks = sorted({round(line.cost["comparisons"]) for line in lines if line.sampled})
+            ticks = _spread({round(line.cost["comparisons"]) for line in lines if line.sampled})
             bottom.set_xticks(ticks, [str(tick) for tick in ticks], rotation=45, fontsize=7)
             bottom.minorticks_off()
             bottom.set_xlabel("comparisons per topic")
@@ -52,6 +52,15 @@ def budget_curves(lines: Sequence[Line], measure: str, margin: float, name: str 
         f"(±{margin:g}) it is equivalent."
     )
     return drawn(name, caption, draw)
+
+
+def _spread(numbers: set[int], apart: float = 1.35) -> list[int]:
+    """Those of the numbers that labels on a logarithmic axis have room for, from the smallest on."""
+    kept: list[int] = []
+    for number in sorted(numbers):
+        if not kept or number >= apart * kept[-1]:
+            kept.append(number)
+    return kept
 
 
 def _references(axes: Any, lines: Sequence[Line], aggregator: str, last: bool) -> None:
