@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -22,7 +23,8 @@ def sparring(*words: object, output: Path | None = None) -> None:
     if output is not None and output.is_file():
         console.log.info("%s is there; it came from: %s", output, shown)
         return
-    console.out(f"\n$ {shown}")
+    width = shutil.get_terminal_size((100, 24)).columns
+    console.out(f"\n$ {shown}" if len(shown) < width else "\n$ " + shown.replace(" --", " \\\n    --"))
     started = time.perf_counter()
     subprocess.run([sys.executable, "-m", "sparring.rerank.cli", *arguments], check=True)
     console.log.info("(%.0f s)", time.perf_counter() - started)

@@ -23,7 +23,7 @@ from .errors import SparringError, UsageError
 from .models import Model
 from .shards import Shard, build_shard, prefetch, split_topics
 from .statistics import EngineStats, SelfCheck
-from .vocabulary import Candidates, Groups, Outcomes, Scorer, Sink
+from .vocabulary import Candidates, Groups, Outcomes, Scorer, Sink, keep
 
 STORE_TOKENS = 1 << 26  # 256 MB of token ids are kept between calls
 COMMIT_GROUPS, COMMIT_SECONDS = 4096, 1.0
@@ -213,13 +213,7 @@ class Engine:
             counts = shard.first[chosen + 1] - shard.first[chosen]
             outcomes = np.full((len(chosen), int(column.max()) + 1), np.nan)
             outcomes[np.repeat(np.arange(len(chosen)), counts), column] = scores
-        for t in np.unique(topic).tolist():
-            mine, result = topic == t, call.results[t]
-            if self.width == 2:
-                result[row[mine]] = outcomes[mine]
-            else:
-                width = min(result.shape[1], outcomes.shape[1])
-                result[row[mine], :width] = outcomes[mine, :width]
+        keep(call.results, topic, row, outcomes)
         if call.sink is not None:
             call.sink(topic, row, outcomes)
 

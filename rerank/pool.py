@@ -18,7 +18,7 @@ from . import console
 from .errors import SparringError
 from .models import source
 from .statistics import EngineStats
-from .vocabulary import Candidates, Groups, Outcomes, Sink
+from .vocabulary import Candidates, Groups, Outcomes, Sink, keep
 from .workers import Task, Worker
 
 SHARES = 4  # tasks per worker and call: the last ones even out
@@ -219,13 +219,7 @@ class _Call:
         """Keeps outcomes as a worker reports them, and tells the sink; how many."""
         owner = np.array([part.topic for part in parts], np.int64)[topic]
         place = np.array([parts[t].rows[r] for t, r in zip(topic.tolist(), row.tolist(), strict=True)], np.int64)
-        for t in np.unique(owner).tolist():
-            mine, result = owner == t, self.results[t]
-            if result.ndim == 1:
-                result[place[mine]] = outcomes[mine]
-            else:
-                width = min(result.shape[1], outcomes.shape[1])
-                result[place[mine], :width] = outcomes[mine, :width]
+        keep(self.results, owner, place, outcomes)
         if self.sink is not None:
             self.sink(owner, place, outcomes)
         return len(row)

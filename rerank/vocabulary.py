@@ -162,6 +162,19 @@ Sink = Callable[[NDArray[np.int64], NDArray[np.int64], Outcomes], None]
 these rows. A ledger listens here; the call must be cheap."""
 
 
+def keep(
+    results: Sequence[Outcomes], topic: NDArray[np.int64], row: NDArray[np.int64], outcomes: Outcomes
+) -> None:
+    """Puts outcomes as a `Sink` hears them into ``results``, one array per topic; wider groups stay padded."""
+    for t in np.unique(topic).tolist():
+        mine, result = topic == t, results[t]
+        if result.ndim == 1:
+            result[row[mine]] = outcomes[mine]
+        else:
+            width = min(result.shape[1], outcomes.shape[1])
+            result[row[mine], :width] = outcomes[mine, :width]
+
+
 @runtime_checkable
 class Scorer(Protocol):
     """Answers groups: an engine with a model, a ledger in front of one, or stored outcomes in a bench.

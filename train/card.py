@@ -28,17 +28,9 @@ def write_card(
     output: Path, options: Options, parts: Sequence[dict[str, Any]], best: dict[str, Any] | None, seconds: float
 ) -> Path:
     """Writes ``README.md`` into a model folder."""
-    data = "\n".join(f"| `{p['source']}` | {p['queries']} | {p['candidates']} | {p['lists']} |" for p in parts)
-    result = (
-        f"{best['measure']} **{best['value']:.4f}** at step {best['step']}, reranking the top {options.dev_depth} "
-        f"of `{options.dev_run}`" + (f" (every {options.dev_holdout}th topic)" if options.dev_holdout else "")
-        if best
-        else "Not measured: no development set was given."
-    )
     pointwise = options.kind.partition("(")[0] == "pointwise"
     pairs = f", pairs by `{options.sampler}`" if options.sampler else ""
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("sparring", "torch", "transformers"))
-    text = f"""---
+    head = f"""---
 library_name: {"sentence-transformers" if pointwise else "sparring"}
 pipeline_tag: text-ranking
 tags: [{"cross-encoder, " if pointwise else ""}reranker, sparring, loss:{options.loss.partition("(")[0]}]
@@ -50,7 +42,29 @@ lists of {options.list_size} candidates{pairs}. Its scores are raw logits: rank 
 
 {_POINTWISE.format(output=output) if pointwise else _OTHERS.format(output=output)}
 
-## Development set
+"""
+    return finish(output, head, options, parts, best, seconds)
+
+
+def finish(
+    output: Path,
+    head: str,
+    options: Options,
+    parts: Sequence[dict[str, Any]],
+    best: dict[str, Any] | None,
+    seconds: float,
+) -> Path:
+    """Writes a card: its own head, then measure, data and command, which every kind of model says alike."""
+    data = "\n".join(f"| `{p['source']}` | {p['queries']} | {p['candidates']} | {p['lists']} |" for p in parts)
+    result = (
+        f"{best['measure']} **{best['value']:.4f}** at step {best['step']}, reranking the top {options.dev_depth} "
+        f"of `{options.dev_run}`" + (f" (every {options.dev_holdout}th topic)" if options.dev_holdout else "")
+        if best
+        else "Not measured: no development set was given."
+    )
+    names = ("sparring", "torch", "transformers", "sentence-transformers")
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in names)
+    text = f"""{head}## Development set
 
 {result}
 

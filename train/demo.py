@@ -7,13 +7,12 @@ The reranker's weight against the first stage is chosen on the tuning questions;
 
 from __future__ import annotations
 
-import shlex
-import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from ..eval.steps import sparring
 from ..rerank import console
 from ..rerank.errors import SparringError
 
@@ -37,17 +36,17 @@ def main() -> int:
         index, dataset = FOLDER / "index", ("--dataset", collection)
         first, reranked, fused = (FOLDER / f"{name}.run" for name in ("first", "reranked", "fused"))
         if not index.is_dir():
-            _run("index", *dataset, "--model", "minilm", *_precision(), "--output", index)
-        _run("search", *dataset, "--index", index, "--depth", DEPTH, "--output", first, "--overwrite")
+            sparring("index", *dataset, "--model", "minilm", *_precision(), "--output", index)
+        sparring("search", *dataset, "--index", index, "--depth", DEPTH, "--output", first, "--overwrite")
         if not public and not (reranker / "model.safetensors").is_file():
-            _run("train", "--config", "configs/train/demo.yaml", "--output-dir", reranker, "--overwrite")
+            sparring("train", "--config", "configs/train/demo.yaml", "--output-dir", reranker, "--overwrite")
         model = ("--model", reranker, "--depth", DEPTH)
-        _run("rerank", "--run", first, *dataset, *model, "--output", reranked, "--overwrite")
+        sparring("rerank", "--run", first, *dataset, *model, "--output", reranked, "--overwrite")
         tune = ("--tune", collection / "qrels_tune.txt")
-        _run("fuse", first, reranked, *tune, "--output", fused, "--overwrite")
+        sparring("fuse", first, reranked, *tune, "--output", fused, "--overwrite")
         qrels = collection / "qrels_test.txt"
         measures = ("--measures", "nDCG@10", "P@10", "Judged@10")
-        _run("evaluate", qrels, first, reranked, fused, "--baseline", first, *measures)
+        sparring("evaluate", qrels, first, reranked, fused, "--baseline", first, *measures)
         console.out(_cost(reranked, fused))
     except subprocess.CalledProcessError as error:
         return error.returncode
@@ -91,17 +90,6 @@ def _cost(reranked: Path, fused: Path) -> str:
         f"\n{work['groups']:,} pairs were reranked, {work['groups_per_second']:,.0f} per second; the weight of "
         f"the reranker in {fused.name} is {fusion['weights'][1]:.2f}, chosen on the tuning questions."
     )
-
-
-def _run(*words: object) -> None:
-    """Prints a command and runs it as its own process, as a user would."""
-    arguments = [str(word) for word in words]
-    shown = shlex.join(["sparring", *arguments])
-    width = shutil.get_terminal_size((100, 24)).columns
-    console.out(f"\n$ {shown}" if len(shown) < width else "\n$ " + shown.replace(" --", " \\\n    --"))
-    start = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "sparring.rerank.cli", *arguments], check=True)
-    console.log.info("(%.0f s)", time.perf_counter() - start)
 
 
 if __name__ == "__main__":
