@@ -108,8 +108,7 @@ class Layout:
         parts = []
         for bucket in self.buckets:
             q, k, v = bucket.rows(qkv).permute(2, 0, 3, 1, 4)
-            attend = products if qkv.dtype == torch.bfloat16 and not qkv.is_cuda else scaled_dot_product_attention
-            found = attend(q, k, v, attn_mask=bucket.mask, scale=scaling)
+            found = attend(q, k, v, bucket.mask, scaling)
             parts.append(bucket.flat(found.transpose(1, 2)))
         return self.join(parts)
 
@@ -139,25 +138,47 @@ class Layout:
         return torch.from_numpy(np.argsort(moved)).to(self.boundaries.device)
 
 
-def products(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None, scale: float
+def attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scale: float | None
 ) -> torch.Tensor:
-    """Attention of rows (n, heads, w, d) by two batched products, `SCORES` attention scores at a time.
+    """Attention of rows (n, heads, w, d) to keys (n, heads, k, d) by what is fastest there.
 
-    On CPUs in bf16 this takes two thirds of the time of torch's fused kernel, whose exponentials are slow.
+    Args:
+        mask: True on keys that are seen, or what is added to the scores; it broadcasts to (n, 1, w, k).
+    """
+    if query.dtype == torch.bfloat16 and not query.is_cuda:
+        return products(query, key, value, mask, query.shape[-1] ** -0.5 if scale is None else scale)
+    return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
+
+
+def products(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scale: float
+) -> torch.Tensor:
+    """`attend` by two batched products, `SCORES` attention scores at a time.
+
+    On CPUs in bf16 this takes two thirds of the time of torch's fused kernel, whose exponentials are slow, and a
+    third of it with gradients.
     """
     n, heads, width, _ = query.shape
     q, k, v = (x.flatten(0, 1) for x in (query, key, value))
-    bias = q.new_zeros(n, 1, 1, width)
-    if attn_mask is not None:
-        bias.masked_fill_(~attn_mask, -torch.inf)
-    biases = bias.expand(n, heads, 1, width).reshape(n * heads, 1, width)
-    out = torch.empty_like(q)
-    step = max(1, SCORES // width**2)
+    if mask is None or mask.dtype == torch.bool:
+        bias = q.new_zeros(n, 1, 1, k.shape[1])
+        if mask is not None:
+            bias = bias.masked_fill(~mask, -torch.inf)
+    else:
+        bias = mask
+    biases = bias.expand(n, heads, -1, -1).flatten(0, 1)
+    kept = None if torch.is_grad_enabled() and q.requires_grad else torch.empty_like(q)
+    found = []
+    step = max(1, SCORES // (width * k.shape[1]))
     for low in range(0, n * heads, step):
         part = slice(low, low + step)
         scores = torch.baddbmm(biases[part], q[part], k[part].transpose(1, 2), alpha=scale)
-        torch.bmm(scores.softmax(-1), v[part], out=out[part])
+        if kept is None:  # gradients do not go through a place that is written to
+            found.append(torch.bmm(scores.softmax(-1), v[part]))
+        else:
+            torch.bmm(scores.softmax(-1), v[part], out=kept[part])
+    out = torch.cat(found) if kept is None else kept
     return out.unflatten(0, (n, heads))  # type: ignore[no-untyped-call, no-any-return]
 
 
@@ -205,15 +226,18 @@ def packed_attention(
             mask = _window(bucket, sliding_window, causal)
             # padding lies behind the tokens, where a causal mask hides it
             mask = mask if mask is not None or causal else bucket.mask
-            found = scaled_dot_product_attention(
-                queries,
-                keys,
-                values,
-                attn_mask=mask,
-                is_causal=causal and mask is None,
-                scale=scaling,
-                enable_gqa=grouped,
-            )
+            if causal or grouped or mask is not bucket.mask:
+                found = scaled_dot_product_attention(
+                    queries,
+                    keys,
+                    values,
+                    attn_mask=mask,
+                    is_causal=causal and mask is None,
+                    scale=scaling,
+                    enable_gqa=grouped,
+                )
+            else:
+                found = attend(queries, keys, values, mask, scaling)
             parts.append(bucket.flat(found.transpose(1, 2)))
         out = layout.join(parts)
     return out[None], None

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .checkpoints import Checkpoint, find
+from .checkpoints import Checkpoint
 from .console import bars_wanted, log, progress
 from .devices import choose_device, choose_dtype, default_budget, dtype_name
 from .errors import InputError, SparringError, UsageError
+from .pickles import opened
 
 Vectors = NDArray[np.float32]
 SIMILARITIES = ("cosine", "dot", "euclidean")
@@ -63,16 +64,21 @@ class BiEncoder:
         device, dtype: as on the command line; ``auto`` computes in float32 on a CPU, so that results agree with
             sentence-transformers', and under bf16 autocast on CUDA.
         budget: tokens of one batch; by default what suits the device.
+        allow_pickle: read the tensors of pickled weights where there are no safetensors.
 
     Raises:
         MissingResourceError: there is no such model. InputError: its files are damaged. UsageError: it is a
             cross-encoder, or compares vectors in a way that cannot be indexed.
     """
 
-    def __init__(self, name: str, device: str = "auto", dtype: str = "auto", budget: int | None = None) -> None:
-        checkpoint = find(name)
-        if checkpoint.architecture.endswith("ForSequenceClassification"):
-            raise UsageError(f"{name} is a cross-encoder: it reranks (sparring rerank), it cannot make an index")
+    def __init__(
+        self,
+        name: str,
+        device: str = "auto",
+        dtype: str = "auto",
+        budget: int | None = None,
+        allow_pickle: bool = False,
+    ) -> None:
         if dtype == "int8":
             raise UsageError("bi-encoders do not run in int8: write auto, float32, bfloat16 or float16")
         self.device = choose_device(device)
@@ -80,7 +86,13 @@ class BiEncoder:
         weights = torch.float32 if dtype == "auto" else choose_dtype(dtype, self.device)
         self.dtype = "bfloat16" if self._autocast else dtype_name(weights)
         self._budget = budget or default_budget(self.device)
-        self._model = _load(checkpoint, self.device, weights)
+        with opened(name, allow_pickle=allow_pickle) as checkpoint:
+            if checkpoint.architecture.endswith("ForSequenceClassification"):
+                raise UsageError(
+                    f"{name} is a cross-encoder: it reranks (sparring rerank), it cannot make an index"
+                )
+            self._model = _load(checkpoint, self.device, weights)
+            revision = _revision(checkpoint)
         similarity = str(self._model.similarity_fn_name)
         if similarity not in SIMILARITIES:
             raise UsageError(
@@ -88,7 +100,7 @@ class BiEncoder:
             )
         self.identity = Identity(
             model=name,
-            revision=_revision(checkpoint),
+            revision=revision,
             dimension=int(self._model.get_embedding_dimension()),
             similarity=similarity,
             normalised=similarity == "cosine",

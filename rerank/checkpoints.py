@@ -21,6 +21,14 @@ SERVED = "openai:"
 """Names of models behind an endpoint begin so (``openai:URL#MODEL``); there are no files to find."""
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*/config.json", "*/*.safetensors"]
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+STATES = (
+    "pytorch_model.bin",
+    "pytorch_model-*-of-*.bin",
+    "linear_in_embedding.pt",
+    "list_transformer.pt",
+    "[0-9]*_*/pytorch_model.bin",
+)
+"""Pickles that hold a model's weights, of transformers, ListConRanker and the modules of sentence-transformers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +69,7 @@ def find(name: str, revision: str | None = None) -> Checkpoint:
     """
     if name.startswith(SERVED):
         return Checkpoint(name, Path(os.devnull), {"model_type": "served"}, ())
-    folder = _folder(name, revision)
+    folder = locate(name, revision)
     if not (folder / "config.json").is_file():
         raise MissingResourceError(f"{folder} holds no config.json: give the folder of a transformers checkpoint")
     return Checkpoint(str(name), folder, _read_json(folder / "config.json"), check_weights(folder))
@@ -81,17 +89,34 @@ def check_weights(folder: Path) -> tuple[Path, ...]:
     elif (folder / "model.safetensors").is_file():
         paths = [folder / "model.safetensors"]
     else:
-        pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
+        pickled = sorted(path for path in folder.iterdir() if path.suffix in PICKLED)
         if pickled:
-            raise InputError(
-                f"{folder / pickled[0]}: pickled weights can run code and are refused; convert them once: "
-                "AutoModelForSequenceClassification.from_pretrained(folder).save_pretrained(folder, "
-                "safe_serialization=True) in an environment you trust"
-            )
+            raise _refusal(pickled[0])
         raise MissingResourceError(f"{folder} holds no model.safetensors")
+    if pickled := [path for path in pickled_weights(folder) if path.parent != folder]:
+        raise _refusal(pickled[0])
     for path in paths:
         _check_safetensors(path)
     return tuple(paths)
+
+
+def pickled_weights(folder: Path) -> list[Path]:
+    """The files of `STATES` in a folder that no safetensors file stands for."""
+    found = [path for pattern in STATES for path in sorted(folder.glob(pattern))]
+    return [
+        path
+        for path in found
+        if not path.with_suffix(".safetensors").is_file()
+        and not (path.name.startswith("pytorch_model") and any(path.parent.glob("model*.safetensors")))
+    ]
+
+
+def _refusal(path: Path) -> InputError:
+    return InputError(
+        f"{path}: pickled weights can run code and are refused; convert them once: "
+        "AutoModelForSequenceClassification.from_pretrained(folder).save_pretrained(folder, "
+        "safe_serialization=True) in an environment you trust, or add --allow-pickle where you trust the file"
+    )
 
 
 _AGAIN = "delete the file and download it again (hf download NAME --force-download)"
@@ -133,7 +158,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _folder(name: str, revision: str | None) -> Path:
+def locate(name: str, revision: str | None = None, pickled: bool = False) -> Path:
+    """The folder of a model; ``pickled`` has the hub send pickled weights where it has no others.
+
+    Raises MissingResourceError where there is none, MissingPrerequisiteError where its package is not installed.
+    """
     if Path(name).is_dir():
         return Path(name)
     if name in EMBEDDED_NAMES:
@@ -145,16 +174,16 @@ def _folder(name: str, revision: str | None) -> Path:
         return Path(spec.origin).parent / "model"
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise MissingResourceError(f"{name}: no such folder")
-    return _from_hub(name, revision)
+    return _from_hub(name, revision, pickled)
 
 
-def _from_hub(name: str, revision: str | None) -> Path:
+def _from_hub(name: str, revision: str | None, pickled: bool) -> Path:
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         cached = Path(snapshot_download(name, revision=revision, allow_patterns=FILES, local_files_only=True))
-        whole = (cached / "config.json").is_file() and any(cached.glob("*.safetensors"))
+        whole = (cached / "config.json").is_file() and _has_weights(cached, pickled)
         if whole or constants.HF_HUB_OFFLINE:  # offline, what is missing is named when the files are checked
             return cached
     except LocalEntryNotFoundError:
@@ -167,10 +196,17 @@ def _from_hub(name: str, revision: str | None) -> Path:
             "where there is a network, or give a folder"
         )
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=FILES))
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=FILES))
+        if pickled and not _has_weights(folder, pickled):
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*FILES, *STATES]))
+        return folder
     except (OSError, LocalEntryNotFoundError) as error:  # the hub's HTTP errors are OSErrors
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise MissingResourceError(
             f"model {name!r} is not in the local cache and could not be downloaded ({reason}); "
             "give a folder, or `minilm` for the embedded model"
         ) from None
+
+
+def _has_weights(folder: Path, pickled: bool) -> bool:
+    return any(folder.glob("*.safetensors")) or (pickled and bool(pickled_weights(folder)))

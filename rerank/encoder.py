@@ -34,9 +34,14 @@ def token_states(body: Any, batch: Batch, **attention: Any) -> torch.Tensor:
 
 
 class PostNormEncoder(nn.Module):
-    """States of the first tokens, computed from the weights of a transformers encoder, which it takes over."""
+    """States of the first tokens, computed from the weights of a transformers encoder.
 
-    def __init__(self, body: Any) -> None:
+    Args:
+        body: the encoder, whose weights are taken over.
+        live: reads the weights of ``body`` at every pass instead, with gradients, for training without dropout.
+    """
+
+    def __init__(self, body: Any, live: bool = False) -> None:
         super().__init__()
         embeddings = body.embeddings
         self.words = embeddings.word_embeddings
@@ -44,8 +49,9 @@ class PostNormEncoder(nn.Module):
         self.types = embeddings.token_type_embeddings
         self.norm = embeddings.LayerNorm
         self.project = getattr(body, "embeddings_project", None)
-        self.layers = nn.ModuleList(_Layer(layer) for layer in body.encoder.layer)
-        self.eval()
+        self.layers = nn.ModuleList(_Layer(layer, _Live if live else _Linear) for layer in body.encoder.layer)
+        if not live:
+            self.eval()
 
     def forward(self, batch: Batch, deterministic: bool = False, layout: Mixing | None = None) -> torch.Tensor:
         """States of the first tokens after the last layer, (S, H); ``layout`` says who attends to whom.
@@ -117,6 +123,39 @@ class _Linear(nn.Linear):
         return out
 
 
+class _Live(nn.Module):
+    """Linear layers that remain their owner's, side by side as one: what `_Linear` does, with gradients."""
+
+    packed = False
+
+    def __init__(self, *sources: nn.Linear) -> None:
+        super().__init__()
+        self.sources = nn.ModuleList(sources)
+        self.in_features = sources[0].in_features
+
+    @property
+    def weight(self) -> torch.Tensor:
+        found = [cast("nn.Linear", source).weight for source in self.sources]
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    @property
+    def bias(self) -> torch.Tensor:
+        found = [cast("nn.Linear", source).bias for source in self.sources]
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return linear(states, self.weight, self.bias)
+
+    def gelu(self, states: torch.Tensor) -> torch.Tensor:
+        """The exact GELU of the layer's output."""
+        return gelu(self(states))
+
+    def plus(self, states: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        """The layer's output plus a residual."""
+        out: torch.Tensor = self(states) + residual
+        return out
+
+
 def _packs() -> bool:
     """Whether this torch has the kernels that its own compiler uses for packed weights."""
     return torch.backends.mkldnn.is_available() and all(  # type: ignore[no-untyped-call]
@@ -127,17 +166,17 @@ def _packs() -> bool:
 class _Layer(nn.Module):
     """One post-norm layer over packed tokens."""
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Any, kind: type[_Linear | _Live]) -> None:
         super().__init__()
         own = layer.attention.self
         self.heads, self.scaling = own.num_attention_heads, own.attention_head_size**-0.5
-        self.qkv = _Linear(own.query, own.key, own.value)
-        self.attention_out = _Linear(layer.attention.output.dense)
+        self.qkv = kind(own.query, own.key, own.value)
+        self.attention_out = kind(layer.attention.output.dense)
         self.attention_norm = layer.attention.output.LayerNorm
-        self.inner = _Linear(layer.intermediate.dense)
+        self.inner = kind(layer.intermediate.dense)
         self.activation = layer.intermediate.intermediate_act_fn
         self.exact_gelu = getattr(self.activation, "act", None) is gelu
-        self.out = _Linear(layer.output.dense)
+        self.out = kind(layer.output.dense)
         self.norm = layer.output.LayerNorm
 
     def forward(self, states: torch.Tensor, layout: Mixing, deterministic: bool) -> torch.Tensor:
@@ -150,8 +189,9 @@ class _Layer(nn.Module):
         width = self.qkv.in_features
         first = states.index_select(0, layout.boundaries[:-1])
         # three quarters of a layer's work is on rows that nobody reads again: only keys and values need all tokens
-        q = linear(first, self.qkv.weight[:width], self.qkv.bias[:width]).unflatten(1, (self.heads, -1))  # type: ignore[no-untyped-call]
-        kv = linear(states, self.qkv.weight[width:], self.qkv.bias[width:]).view(len(states), 2, self.heads, -1)
+        weight, bias = self.qkv.weight, self.qkv.bias
+        q = linear(first, weight[:width], bias[:width]).unflatten(1, (self.heads, -1))  # type: ignore[no-untyped-call]
+        kv = linear(states, weight[width:], bias[width:]).view(len(states), 2, self.heads, -1)
         return self._feed(first, layout.mix_first(q, kv, self.scaling, deterministic).flatten(1))
 
     def _feed(self, states: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:

@@ -47,7 +47,8 @@ def rerank(
 
     Args:
         aggregator: ranks from the preferences. None takes the order that the schedule returns, or the model's
-            own scores where it scored every candidate by itself or in one list, else Bradley-Terry.
+            own scores where it scored every candidate by itself or in one list, else ``log_odds`` of pairs
+            and ``bradley_terry`` of the pairs that lists imply.
         order: in which order a pair is shown: "random" tosses a fair coin, "both" asks twice and takes the
             mean, "given" keeps the schedule's. Schedules that choose the order themselves keep it unless "both".
         budget: at most so many comparisons (groups, for listwise models) per topic; a schedule that is cut
@@ -77,7 +78,8 @@ def _conclude(plays: Sequence[Play], aggregator: Aggregator | None) -> Iterator[
     scores = [None if aggregator is not None else _own_scores(play) for play in plays]
     rest = [index for index, known in enumerate(scores) if known is None]
     if rest:
-        judge = aggregator or registry.aggregators.parse("bradley_terry")
+        # a list's implied wins are 0 or 1, a pair model's probabilities say how sure it is
+        judge = aggregator or registry.aggregators.parse("log_odds" if plays[0].width == 2 else "bradley_terry")
         joined = judge(Preferences.join(preferences[index] for index in rest))
         ends = np.cumsum([len(plays[index].candidates) for index in rest])
         for index, part in zip(rest, np.split(joined, ends[:-1]), strict=True):

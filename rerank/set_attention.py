@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import scaled_dot_product_attention
 
-from .attention import STEP, Bucket, Ends, kernel_fits, varlen_lse
+from .attention import STEP, Bucket, Ends, attend, kernel_fits, varlen_lse
 from .batching import Batch
 
 SET = "sparring_set"
@@ -113,7 +113,7 @@ class SetLayout:
             q = bucket.own.rows(query).transpose(1, 2)
             k, v = bucket.keys.rows(kv).permute(2, 0, 3, 1, 4)
             mask = bucket.mask(query.dtype, window)
-            found = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling)
+            found = attend(q, k, v, mask, scaling)
             parts.append(bucket.own.flat(found.transpose(1, 2)))
         values = parts[0] if len(parts) == 1 else torch.cat(parts)
         return values if self._token_order is None else values.index_select(0, self._token_order)

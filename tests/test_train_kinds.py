@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from sparring.rerank import registry
 from sparring.rerank.cli import main
+from sparring.rerank.encoder import PostNormEncoder
 from sparring.rerank.engine import open_scorer
 from sparring.rerank.models import load
 from sparring.rerank.play import sigmoid
@@ -48,7 +49,12 @@ MORE = {  # other checkpoints that the same kinds start from
     "t5(kind=rank)": ("t5",),
     "list_con_ranker": ("xlm-roberta",),
 }
-STARTS = {"bert", *(start for start, _ in KINDS.values()), *(start for all_ in MORE.values() for start in all_)}
+STARTS = {
+    "bert",
+    "xlm-roberta",
+    *(start for start, _ in KINDS.values()),
+    *(start for all_ in MORE.values() for start in all_),
+}
 PLACES = [
     *((spec, start) for spec, (start, _) in KINDS.items()),
     *(pytest.param(spec, start, marks=pytest.mark.slow) for spec, all_ in MORE.items() for start in all_),
@@ -147,6 +153,26 @@ def test_it_learns_and_goes_on_where_it_was_stopped(
         resumed = load_file(last / name)
         for key, value in tensors.items():
             torch.testing.assert_close(resumed[key], value, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("spec", ["pointwise", "late_pair(rank=3)", "set_encoder"])
+@pytest.mark.parametrize("architecture", ["bert", "electra", "xlm-roberta"])
+def test_the_lean_forward_pass_has_the_gradients_of_transformers_own(
+    spec: str, architecture: str, starts: dict[str, Path]
+) -> None:
+    topics, gradients, passes = [topic(4, 1), topic(6, 2)], [], []
+    for dropout in (0.0, 1e-9):  # what may drop something goes through transformers' own modules
+        torch.manual_seed(0)
+        ranker = kinds.parse(spec).start(Start(str(starts[architecture]), 64, dropout=dropout)).train()
+        inputs = Collator(ranker.tokenizer, ranker.layout, 100).inputs(topics, everything(ranker, topics))
+        ranker(inputs["batches"], inputs["order"], inputs["table"]).square().sum().backward()
+        gradients.append({name: p.grad for name, p in ranker.named_parameters() if p.grad is not None})
+        passes.append(type(ranker.model.body))
+    assert passes[0] is PostNormEncoder and passes[1] is not PostNormEncoder
+    lean, own = gradients
+    assert lean.keys() == own.keys() and any(value.abs().max() > 1e-4 for value in own.values())
+    for name, value in own.items():
+        torch.testing.assert_close(lean[name], value, rtol=1e-4, atol=1e-6)
 
 
 # ------------------------------------------------------------------------------------------------------------ pairs

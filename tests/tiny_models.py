@@ -152,10 +152,12 @@ def save_classifier(folder: Path, kind: str, labels: int = 1, seed: int = 0, pos
     return folder
 
 
-def save_bi_encoder(folder: Path, seed: int = 0, similarity: str = "cosine", prompts: bool = False) -> Path:
-    """A tiny random sentence-transformers model, mean-pooled."""
+def save_bi_encoder(
+    folder: Path, seed: int = 0, similarity: str = "cosine", prompts: bool = False, dense: bool = False
+) -> Path:
+    """A tiny random sentence-transformers model, mean-pooled; ``dense`` adds a module with weights of its own."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Pooling, Transformer
+    from sentence_transformers.models import Dense, Pooling, Transformer
     from transformers import BertConfig, BertModel
 
     tokenizer = wordpiece()
@@ -166,6 +168,7 @@ def save_bi_encoder(folder: Path, seed: int = 0, similarity: str = "cosine", pro
     transformer = Transformer(str(folder / "body"), max_seq_length=32)
     words = {"query": "search query: ", "document": "passage: "} if prompts else None
     modules = [transformer, Pooling(SIZES["hidden_size"], "mean")]
+    modules += [Dense(SIZES["hidden_size"], 16)] if dense else []
     model = SentenceTransformer(modules=modules, device="cpu", similarity_fn_name=similarity, prompts=words)
     model.save_pretrained(str(folder / "model"), create_model_card=False)
     return folder / "model"

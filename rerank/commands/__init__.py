@@ -19,6 +19,14 @@ class RunOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WeightsOptions:
+    """Flags of every command that loads a model as it was published."""
+
+    allow_pickle: bool = False
+    """Read pickled weights (pytorch_model.bin) where there are no safetensors; only of models that you trust."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetOptions:
     """Flags of every command that reads topics or documents."""
 

@@ -48,6 +48,8 @@ class Flags(Protocol):
     def device(self) -> str: ...
     @property
     def dtype(self) -> str: ...
+    @property
+    def allow_pickle(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ def prepare(options: Flags) -> Adaptive | None:
     from ..engine import open_scorer
     from ..models import load
 
-    model = load(options.cross_encoder)
+    model = load(options.cross_encoder, allow_pickle=options.allow_pickle)
     if model.width != 1:
         raise UsageError(f"--cross-encoder {options.cross_encoder}: only pointwise models score single documents")
     return Adaptive(method, open_scorer(model, device=options.device, dtype=options.dtype))

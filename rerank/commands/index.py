@@ -10,11 +10,11 @@ from .. import console
 from ..cli import CommonOptions
 from ..files import check_output, write_meta
 from ..layouts import IndexType, Layout
-from . import DatasetOptions
+from . import DatasetOptions, WeightsOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(DatasetOptions, CommonOptions):
+class Options(DatasetOptions, WeightsOptions, CommonOptions):
     """Encode a collection with a bi-encoder into a FAISS index."""
 
     model: str
@@ -41,7 +41,7 @@ def main(options: Options) -> None:
     check_output(options.output, options.overwrite)
     layout = Layout(options.index_type, options.links, options.construction, options.lists, options.subvectors)
     dataset = options.open_dataset()
-    encoder = BiEncoder(options.model, options.device, options.dtype)
+    encoder = BiEncoder(options.model, options.device, options.dtype, allow_pickle=options.allow_pickle)
     count, dimension = len(dataset.documents), encoder.identity.dimension
     factory = layout.factory(count, dimension)
     console.log.info(

@@ -26,7 +26,7 @@ class Options(ScoringOptions, RunOptions):
 
     aggregator: str | None = None
     """How comparisons become a ranking (see: sparring list aggregators); by default the schedule's own order, the
-    model's scores, or bradley_terry."""
+    model's scores, log_odds of pairs or bradley_terry of lists."""
     interpolate: float = 1.0
     """Weight of the model's scores against the first stage's, scaled to 0..1 per topic; 1 is the model alone."""
     score_transform: Literal["raw", "sigmoid"] = "raw"

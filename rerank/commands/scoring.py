@@ -20,14 +20,14 @@ from ..play import Order, Play, check_widths, topic_rng
 from ..runs import Run, read_run
 from ..signals import resumable
 from ..vocabulary import Aggregator, Schedule, Scorer
-from . import DatasetOptions
+from . import DatasetOptions, WeightsOptions
 
 SAMPLE = 64  # groups that a dry run scores to say how long all of them take
 DEFAULT_SCHEDULES = {1: "pointwise", 2: "bayes", None: "whole"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoringOptions(DatasetOptions, CommonOptions):
+class ScoringOptions(DatasetOptions, WeightsOptions, CommonOptions):
     """Flags of the commands that put candidates to a model."""
 
     run: Path
@@ -131,7 +131,13 @@ def prepare(options: ScoringOptions, run: Run | None = None) -> Job:
     topics = options.candidates(run)
     schedule = registry.schedules.parse(options.schedule) if options.schedule else None
     passages = registry.passages.parse(options.passages) if options.passages else None
-    model = load(options.model, family=options.family, revision=options.revision, max_length=options.max_length)
+    model = load(
+        options.model,
+        family=options.family,
+        revision=options.revision,
+        max_length=options.max_length,
+        allow_pickle=options.allow_pickle,
+    )
     schedule = schedule or registry.schedules.parse(DEFAULT_SCHEDULES[model.width])
     check_widths(schedule, model.width)
     if passages and model.width != 1:

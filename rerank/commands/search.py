@@ -16,7 +16,7 @@ from ..errors import InputError, UsageError
 from ..files import check_output, write_meta
 from ..runs import write_run
 from ..textfiles import lines
-from . import DatasetOptions, RunOptions
+from . import DatasetOptions, RunOptions, WeightsOptions
 from .adaptive import check_vectors, item_vectors, prepare
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ LEXICAL = "bm25"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(DatasetOptions, RunOptions, CommonOptions):
+class Options(DatasetOptions, RunOptions, WeightsOptions, CommonOptions):
     """Retrieve candidates with a bi-encoder or BM25 and write a TREC run."""
 
     output: Path
@@ -80,7 +80,7 @@ def main(options: Options) -> None:
     model = options.model
     if model is None and options.index is not None:
         model = str(read_manifest(options.index)["encoder"]["model"])
-    encoder = BiEncoder(str(model), options.device, options.dtype)
+    encoder = BiEncoder(str(model), options.device, options.dtype, allow_pickle=options.allow_pickle)
     index = None
     if options.index is not None:
         known = dataset.collection_hash if dataset.has_documents else None

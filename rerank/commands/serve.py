@@ -16,6 +16,7 @@ from ..passages import Windowed
 from ..play import check_widths
 from ..server import Bounds, Server
 from ..service import Limits, Service
+from . import WeightsOptions
 from .scoring import DEFAULT_SCHEDULES
 
 KEY = "SPARRING_API_KEY"
@@ -28,7 +29,7 @@ SAMPLES = tuple(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(CommonOptions):
+class Options(WeightsOptions, CommonOptions):
     """Serve a reranker over HTTP: POST /rerank, /v1/rerank, /v2/rerank; GET /health, /v1/models, /metrics."""
 
     model: str
@@ -101,7 +102,11 @@ def open_service(options: Options) -> Service:
     aggregator = registry.aggregators.parse(options.aggregator) if options.aggregator else None
     passages = registry.passages.parse(options.passages) if options.passages else None
     model: Any = load(
-        options.model, family=options.family, revision=options.revision, max_length=options.max_length
+        options.model,
+        family=options.family,
+        revision=options.revision,
+        max_length=options.max_length,
+        allow_pickle=options.allow_pickle,
     )
     schedule = schedule or registry.schedules.parse(DEFAULT_SCHEDULES[model.width])
     check_widths(schedule, model.width)

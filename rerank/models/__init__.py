@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from weakref import WeakKeyDictionary
 
-from ..checkpoints import Checkpoint, find
+from ..checkpoints import Checkpoint
 from ..errors import InputError, UsageError
+from ..pickles import opened
 from ..registry import families, unknown
 from ..templates import Template, Truncation
 
@@ -77,11 +78,18 @@ class Source:
     name: str
     family: str | None = None
     revision: str | None = None
+    allow_pickle: bool = False
     options: tuple[tuple[str, Any], ...] = ()
 
     def load(self) -> Model:
         """The model, loaded anew."""
-        return load(self.name, family=self.family, revision=self.revision, **dict(self.options))
+        return load(
+            self.name,
+            family=self.family,
+            revision=self.revision,
+            allow_pickle=self.allow_pickle,
+            **dict(self.options),
+        )
 
 
 _sources: WeakKeyDictionary[Any, Source] = WeakKeyDictionary()
@@ -100,6 +108,7 @@ def load(
     family: str | None = None,
     revision: str | None = None,
     max_length: int | None = None,
+    allow_pickle: bool = False,
     **options: Any,
 ) -> Model:
     """Loads a model: a folder, ``minilm`` (embedded), or a name on the hub.
@@ -108,6 +117,7 @@ def load(
         family: a family's spec, such as ``sequence_classification``, where the config alone does not decide.
         revision: branch, tag or commit on the hub.
         max_length: tokens of one input sequence; by default what the checkpoint allows.
+        allow_pickle: read the tensors of pickled weights where there are no safetensors.
         options: further options of the family.
 
     Raises:
@@ -115,12 +125,12 @@ def load(
         MissingResourceError: the model cannot be found.
         InputError: its files are damaged or its head is untrained.
     """
-    checkpoint = find(name_or_path, revision)
-    chosen = families.parse(family) if family else _claimant(checkpoint)
     if max_length is not None:
         options["max_length"] = max_length
-    model: Model = _with_options(chosen, options).load(checkpoint)
-    _sources[model] = Source(name_or_path, family, revision, tuple(options.items()))
+    with opened(name_or_path, revision, allow_pickle) as checkpoint:
+        chosen = families.parse(family) if family else _claimant(checkpoint)
+        model: Model = _with_options(chosen, options).load(checkpoint)
+    _sources[model] = Source(name_or_path, family, revision, allow_pickle, tuple(options.items()))
     return model
 
 

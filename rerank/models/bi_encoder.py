@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..checkpoints import PICKLED, Checkpoint
+from ..checkpoints import Checkpoint
 from ..devices import choose_device, choose_dtype, dtype_name
 from ..errors import InputError, UsageError
 from ..registry import families
@@ -136,14 +136,10 @@ class BiEncoders:
 def load_encoder(checkpoint: Checkpoint, max_length: int | None = None, **config: Any) -> Any:
     """The ``SentenceTransformer`` of a folder, on the CPU in fp32; ``max_length`` and ``config`` replace its own.
 
-    A plain encoder gets mean pooling. Raises InputError where weights are pickled, UsageError where the length
-    does not fit.
+    A plain encoder gets mean pooling. Raises UsageError where the length does not fit.
     """
     from sentence_transformers import SentenceTransformer
 
-    pickled = [path for path in sorted(checkpoint.folder.glob("[0-9]*_*/*")) if path.suffix in PICKLED]
-    if pickled:
-        raise InputError(f"{pickled[0]}: pickled weights can run code and are refused; save as safetensors")
     encoder = SentenceTransformer(
         str(checkpoint.folder),
         device="cpu",

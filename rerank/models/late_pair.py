@@ -41,7 +41,8 @@ class LatePairEncoder:
     """Encoder and head: batches of (query, passage) to features; `scorer` makes pairs of them.
 
     The attributes are those of `sparring.rerank.models.Model`; ``forward`` gives features (S, 1 + 2r) instead of
-    scores. Without ``lean`` the weights stay transformers' own, as training needs them.
+    scores. ``live`` leaves the weights where they are, with gradients, for training; without ``lean`` the forward pass is
+    transformers' own, which knows dropout and checkpointing.
     """
 
     width: int | None = 2
@@ -56,6 +57,7 @@ class LatePairEncoder:
         length: int,
         first_position: int,
         lean: bool = True,
+        live: bool = False,
     ) -> None:
         config = body.config
         self.name = checkpoint.name
@@ -70,7 +72,7 @@ class LatePairEncoder:
         self.deterministic = False
         register()
         body.set_attn_implementation(PACKED)
-        self.body: Any = PostNormEncoder(body) if self.lean else body
+        self.body: Any = PostNormEncoder(body, live) if self.lean else body
 
     def scorer(self, **options: Any) -> LatePair:
         """The scorer of this model; options are those of `LatePair`."""

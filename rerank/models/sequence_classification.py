@@ -43,7 +43,8 @@ class SequenceClassifier:
     """A cross-encoder with a classification head; see `sparring.rerank.models.Model`.
 
     ``template`` is that of a query and one passage unless another is given; its passages are the model's width.
-    Without ``lean`` the weights stay transformers' own, as training needs them.
+    ``live`` leaves the weights where they are, with gradients, for training; without ``lean`` the forward pass is
+    transformers' own, which knows dropout and checkpointing.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class SequenceClassifier:
         first_position: int,
         template: Template | None = None,
         lean: bool = True,
+        live: bool = False,
     ) -> None:
         config = module.config
         self.name = checkpoint.name
@@ -73,7 +75,7 @@ class SequenceClassifier:
         self.lean = lean and config.model_type in POST_NORM
         register()
         module.base_model.set_attn_implementation(PACKED if self.packed else "eager")
-        self.body: Any = PostNormEncoder(module.base_model) if self.lean else module.base_model
+        self.body: Any = PostNormEncoder(module.base_model, live) if self.lean else module.base_model
 
     def place(self, device: torch.device, dtype: torch.dtype, deterministic: bool = False) -> None:
         """Moves the body in ``dtype`` and the head in fp32 to a device."""

@@ -49,14 +49,21 @@ class SetEncoder:
         depth: lists are filled up to so many passages with their mean; None invents nothing.
         duplicates: the head that says whether a passage has a duplicate in its list, if the checkpoint has one.
 
-    Without ``lean`` the weights stay transformers' own, as training needs them.
+    ``live`` leaves the weights where they are, with gradients, for training; without ``lean`` the forward pass is
+    transformers' own, which knows dropout and checkpointing.
     """
 
     width = None
     packed = True
 
     def __init__(
-        self, checkpoint: Checkpoint, parts: Parts, place: int, depth: int | None, lean: bool = True
+        self,
+        checkpoint: Checkpoint,
+        parts: Parts,
+        place: int,
+        depth: int | None,
+        lean: bool = True,
+        live: bool = False,
     ) -> None:
         config = parts.body.config
         self.name = checkpoint.name
@@ -73,7 +80,7 @@ class SetEncoder:
         self._lean = lean and config.model_type in POST_NORM
         register()
         parts.body.set_attn_implementation(SET)
-        self.body: Any = PostNormEncoder(parts.body) if self._lean else parts.body
+        self.body: Any = PostNormEncoder(parts.body, live) if self._lean else parts.body
 
     def place(self, device: torch.device, dtype: torch.dtype, deterministic: bool = False) -> None:
         """Moves the body in ``dtype`` and the heads in fp32 to a device."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -62,6 +63,15 @@ def load_body(start: Start, found: Checkpoint, auto: Any, **options: Any) -> Bod
     if start.checkpointing:
         module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return Body(found, module, tokenizer, Truncation(length), first)
+
+
+def lean(module: Any) -> bool:
+    """Whether the lean forward pass may train an encoder: nothing is dropped, recomputed or sharded inside."""
+    config = module.config
+    dropped = any(getattr(config, name, 0.0) for name in DROPOUTS)
+    sharded = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true")
+    recomputed = any(getattr(part, "gradient_checkpointing", False) for part in module.modules())
+    return not (dropped or sharded or recomputed)
 
 
 def load_quietly(auto: Any, folder: Path, **options: Any) -> Any:

@@ -17,7 +17,7 @@ from ...rerank.models.sequence_classification import PACKABLE, ROBERTA, is_class
 from ...rerank.pair_head import HEAD_FILE, Activation, PairHead, pair_logits
 from ..collator import Layout
 from . import Start, kinds
-from .bodies import Body, find_start, load_body, load_weights, write_model
+from .bodies import Body, find_start, lean, load_body, load_weights, write_model
 from .ranker import Ranker, pair_scores
 
 POOLED = ROBERTA | {"bert"}
@@ -104,7 +104,14 @@ class LatePairRanker(Ranker):
     def __init__(self, start: Start, body: Body, module: Any, head: PairHead, freeze: bool) -> None:
         length = body.truncation.max_length
         model = LatePairEncoder(
-            body.checkpoint, module, head, body.tokenizer, length, body.first_position, lean=False
+            body.checkpoint,
+            module,
+            head,
+            body.tokenizer,
+            length,
+            body.first_position,
+            lean=lean(module),
+            live=True,
         )
         layout = Layout(model.template, model.truncation, model.first_position, model.packed, width=2)
         super().__init__(start, body.tokenizer, layout)

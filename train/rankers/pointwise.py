@@ -12,7 +12,7 @@ from ...rerank.models.sequence_classification import SUPPORTED, SequenceClassifi
 from ...rerank.templates import Template
 from ..collator import Layout
 from . import Start, kinds
-from .bodies import IDENTITY, Body, find_start, load_body, load_weights, write_model
+from .bodies import IDENTITY, Body, find_start, lean, load_body, load_weights, write_model
 from .ranker import Ranker
 
 
@@ -38,7 +38,14 @@ def trainable(body: Body, template: Template | None = None) -> SequenceClassifie
     owner = module if module.config.model_type == "deberta-v2" else module.base_model
     pooler = getattr(owner, "pooler", None)
     model = SequenceClassifier(
-        body.checkpoint, module, body.tokenizer, body.truncation, body.first_position, template, lean=False
+        body.checkpoint,
+        module,
+        body.tokenizer,
+        body.truncation,
+        body.first_position,
+        template,
+        lean=lean(module),
+        live=True,
     )
     if pooler is not None:  # taken away for inference; here it is saved with the rest
         owner.pooler = pooler

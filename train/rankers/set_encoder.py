@@ -17,7 +17,7 @@ from ...rerank.models.webis import INTERACTION, webis_template
 from ..collator import Layout
 from ..losses import Loss
 from . import Start, kinds
-from .bodies import IDENTITY, Body, find_start, load_body, load_weights, write_model
+from .bodies import IDENTITY, Body, find_start, lean, load_body, load_weights, write_model
 from .ranker import Ranker
 
 
@@ -93,7 +93,8 @@ class SetRanker(Ranker):
             ),
             place,
             None,
-            lean=False,
+            lean=lean(module),
+            live=True,
         )
         layout = Layout(
             template=model.template,
