@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 BUILD := .build
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check format lint types bench bench-set bench-gpu bench-sampling clean
+.PHONY: help install demo test test-slow check format lint types bench bench-set bench-train bench-gpu bench-sampling clean
 
 help:  ## show the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,8 +48,11 @@ bench: $(READY)  ## throughput against sentence-transformers (RERANKERS=python t
 bench-set: $(READY)  ## the Set-Encoder against the pointwise model (LIGHTNING=python that has it: and lightning-ir)
 	$(BIN)/python -m sparring.eval.set_throughput --output eval/results/set-encoder-cpu.json $(if $(LIGHTNING),--peer $(LIGHTNING))
 
+bench-train: $(READY)  ## training speed beside sentence-transformers' CrossEncoderTrainer
+	$(BIN)/python -m sparring.train.throughput --output eval/results/train-throughput-cpu.json
+
 bench-gpu: $(READY)  ## the same on a CUDA GPU
-	$(BIN)/sparring bench-throughput --device cuda --output eval/results/throughput-gpu.json --overwrite
+	$(BIN)/sparring bench-throughput --device cuda --pairs 0 --output eval/results/throughput-gpu.json --overwrite
 
 bench-sampling: $(READY)  ## what a comparison buys, on the collections at hand
 	$(BIN)/python -m sparring.eval.bench_sampling $(STUDIES)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +18,7 @@ from ..rerank.console import command, log, out
 from ..rerank.errors import SparringError, UsageError
 from ..rerank.files import atomic_write, check_output, sha256, write_meta
 from ..rerank.play import Order, check_widths
+from ..rerank.processors import available_cpus
 from ..rerank.runs import read_run
 from ..rerank.vocabulary import Schedule
 from .arena import Arena, open_arena
@@ -110,7 +110,7 @@ def main(options: Options) -> None:
         [
             baselines(job, options.seeds),
             play(Setting("all", None, options.seeds[0]), full),
-            play_all(settings, job, parts, options.jobs or min(os.cpu_count() or 1, 8)),
+            play_all(settings, job, parts, options.jobs or min(available_cpus(), 8)),
         ]
     )
     details = _details(options, arena, time.perf_counter() - started)

@@ -60,7 +60,7 @@ class Options:
     data: Path = Path("../shared/data")
     """Folder of the collections."""
     models: Path = Path("models")
-    """Folder of the trained models: pairwise-late, pointwise-minilm and set-encoder-minilm where they exist."""
+    """Folder of the trained models: pairwise-late, pointwise-minilm and set-encoder where they exist."""
     work: Path = Path("runs/sampling")
     """Folder of preferences, runs and rows."""
     results: Path = Path("eval/results/sampling")
@@ -94,7 +94,7 @@ def main(options: Options) -> int:
 def _check(options: Options) -> None:
     if not options.data.is_dir():
         raise MissingResourceError(f"{options.data}: no such folder of collections; name it by --data")
-    for name in ("pairwise-late", "pointwise-minilm", "set-encoder-minilm"):
+    for name in ("pairwise-late", "pointwise-minilm", "set-encoder"):
         if not (options.models / name).is_dir():
             console.log.warning("%s is absent: its figures are left out", options.models / name)
 
@@ -161,7 +161,7 @@ def _simulation(options: Options) -> None:
 
 def _joint_rank(options: Options) -> None:
     """A set model on lists of 100 and on 20 blocks of 10 and of 20 (JointRank), beside the pointwise model."""
-    model = options.models / "set-encoder-minilm"
+    model = options.models / "set-encoder"
     if not model.is_dir():
         console.log.warning("joint-rank needs %s: left out", model)
         return

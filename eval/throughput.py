@@ -46,7 +46,7 @@ class Options(CommonOptions):
     """Collection of the pairs; DL19 passages where ../shared/data has them, else pydocs."""
     run: Path | None = None
     """Candidates; by default BM25 of DL19, or judged and random documents of pydocs."""
-    pairs: int = 1000
+    pairs: int = 300
     """About so many pairs, in whole topics of up to 100; 0 takes all."""
     repeats: int = 3
     """Repetitions; medians are reported."""

@@ -7,10 +7,8 @@ sequences of about the same length become rows of a `Bucket` for one ``scaled_do
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +16,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from .batching import Batch
+from .varlen import kernel_fits, varlen
 
 PACKED = "sparring_packed"
 SCORES = 1 << 20  # attention scores at a time: more would not stay in the cache
@@ -253,105 +252,6 @@ def _window(bucket: Bucket, window: int | None, causal: bool) -> torch.Tensor | 
     if bucket.mask is None:
         return mask
     return mask & (bucket.mask | ~bucket.mask.transpose(2, 3))  # padded rows see themselves: no row is all masked
-
-
-def kernel_fits(query: torch.Tensor, window: int | None = None) -> bool:
-    """Whether torch's variable-length kernel serves these queries."""
-    found = _varlen() if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) else None
-    return found is not None and (window is None or "window_size" in found[1])
-
-
-@cache
-def _varlen() -> tuple[Callable[..., Any], frozenset[str]] | None:
-    """torch's variable-length attention and the parameters it has in this release; None where it is absent."""
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return None
-    return varlen_attn, frozenset(inspect.signature(varlen_attn).parameters)
-
-
-Ends = tuple[torch.Tensor, int]
-
-
-def varlen(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    query_ends: Ends,
-    key_ends: Ends,
-    scaling: float | None = None,
-    causal: bool = False,
-    window: int | None = None,
-    fixed_splits: bool = False,
-) -> torch.Tensor:
-    """``varlen_attn`` of the installed torch (2.10 to 2.13 differ); tensors (T, heads, d), ends (cu, longest)."""
-    options = _options(scaling, causal, window, fixed_splits)
-    out: torch.Tensor = _call(query, key, value, query_ends, key_ends, scaling, options)
-    return out
-
-
-def varlen_lse(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    query_ends: Ends,
-    key_ends: Ends,
-    scaling: float | None = None,
-    window: int | None = None,
-    fixed_splits: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Values as `varlen` gives them, and the log-sum-exp of every query's attention scores, (T, heads)."""
-    from torch.nn.attention.varlen import AuxRequest
-
-    options = _options(scaling, False, window, fixed_splits) | {"return_aux": AuxRequest(lse=True)}
-    out, lse = _call(query, key, value, query_ends, key_ends, scaling, options)
-    return out, lse.T if lse.shape[0] == out.shape[
-        1
-    ] else lse  # the documents say (T, heads), the kernel (heads, T)
-
-
-def _options(scaling: float | None, causal: bool, window: int | None, fixed_splits: bool) -> dict[str, Any]:
-    found = _varlen()
-    if found is None:
-        raise RuntimeError("this torch has no varlen_attn")
-    known = found[1]
-    options: dict[str, Any] = {}
-    if scaling is not None and "scale" in known:
-        options["scale"] = scaling
-    if "window_size" in known:
-        reach = -1 if window is None else window - 1
-        options["window_size"] = (reach, 0 if causal else reach)
-    elif "is_causal" in known:
-        options["is_causal"] = causal
-    if fixed_splits and "num_splits" in known:
-        options["num_splits"] = 1  # one split per sequence: bits do not depend on the neighbours
-    return options
-
-
-def _call(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    query_ends: Ends,
-    key_ends: Ends,
-    scaling: float | None,
-    options: dict[str, Any],
-) -> Any:
-    found = _varlen()
-    if found is None:
-        raise RuntimeError("this torch has no varlen_attn")
-    function, known = found
-    if scaling is not None and "scale" not in known:  # torch 2.10 scales by the head size alone
-        query = query * (scaling * query.shape[-1] ** 0.5)
-    if query.shape[1] != key.shape[1]:
-        if "enable_gqa" in known:
-            options = options | {"enable_gqa": True}
-        else:
-            times = query.shape[1] // key.shape[1]
-            key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)
-    q, k, v = (x.contiguous() for x in (query, key, value))
-    return function(q, k, v, query_ends[0], key_ends[0], query_ends[1], key_ends[1], **options)
 
 
 def register() -> None:

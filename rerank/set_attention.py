@@ -18,8 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import scaled_dot_product_attention
 
-from .attention import STEP, Bucket, Ends, attend, kernel_fits, varlen_lse
+from .attention import STEP, Bucket, attend
 from .batching import Batch
+from .varlen import Ends, kernel_fits, varlen_lse
 
 SET = "sparring_set"
 CHUNK = {"cpu": 1 << 13, "cuda": 1 << 18}  # keys gathered at a time: on CPUs they should stay in the cache
@@ -128,7 +129,7 @@ class SetLayout:
         fixed_splits: bool,
         first: bool = False,
     ) -> torch.Tensor:
-        """The same by two calls of a ``kernel`` like `sparring.rerank.attention.varlen_lse`.
+        """The same by two calls of a ``kernel`` like `sparring.rerank.varlen.varlen_lse`.
 
         With ``first``, queries are those of the first tokens alone, (S, heads, d).
         """

@@ -147,7 +147,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 def test_every_step_is_a_command_and_all_collections_are_there(recorded: list[list[str]], tmp_path: Path) -> None:
     models = tmp_path / "models"
-    for name in ("pairwise-late", "pointwise-minilm", "set-encoder-minilm"):
+    for name in ("pairwise-late", "pointwise-minilm", "set-encoder"):
         (models / name).mkdir(parents=True)
     results = tmp_path / "results"
     options = Options(data=tmp_path, models=models, work=tmp_path / "work", results=results, jobs=2)

@@ -243,7 +243,8 @@ def test_killed_training_resumes_to_the_same_model(
     from safetensors.torch import load_file
 
     output = tmp_path / "model"
-    command = [sys.executable, "-m", "sparring.rerank.cli", *arguments(collection, start, output)]
+    ahead = "--dataloader-num-workers=1"  # batches made elsewhere are the same, and so are their places
+    command = [sys.executable, "-m", "sparring.rerank.cli", *arguments(collection, start, output, ahead)]
     process = subprocess.Popen(command, env=os.environ, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 90
     while process.poll() is None and time.monotonic() < deadline:

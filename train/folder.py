@@ -36,7 +36,7 @@ def _check_resumed(options: Options) -> None:
     path = options.output_dir / "config.yaml"
     if not options.resume or not path.is_file():
         return
-    ignored = ("resume:", "overwrite:", "quiet:", "device:")
+    ignored = ("resume:", "overwrite:", "quiet:", "device:", "dataloader_num_workers:")
     old, new = (
         {line for line in text.splitlines()[1:] if not line.startswith(ignored)}
         for text in (path.read_text(encoding="utf-8"), config_text("train", options))

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from transformers import TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from ..rerank import console, registry
-from ..rerank.devices import choose_device, choose_dtype, default_budget
+from ..rerank.devices import choose_device, default_budget
 from ..rerank.errors import UsageError
 from ..rerank.play import check_widths
 from ..rerank.vocabulary import Schedule
+from .arguments import arguments
 from .card import write_card
 from .collator import Collator
 from .data import Mixture
@@ -24,8 +23,7 @@ from .losses import Loss
 from .losses.pairwise import DuplicateAwareRankNet
 from .rankers import Kind, Start
 from .rankers.ranker import Ranker
-from .train import steps
-from .trainer import CHECKPOINTS, RankingTrainer, last_checkpoint, read_best
+from .trainer import RankingTrainer, last_checkpoint, read_best
 
 if TYPE_CHECKING:
     from .train import Options
@@ -38,7 +36,6 @@ def train(options: Options, kind: Kind, loss: Loss, mixture: Mixture, developmen
     quiet.disable_progress_bar()
     set_seed(options.seed)
     device = choose_device(options.device)
-    dtype = choose_dtype(options.dtype, device)
     output = options.output_dir
     start = Start(
         options.model_name_or_path,
@@ -54,7 +51,9 @@ def train(options: Options, kind: Kind, loss: Loss, mixture: Mixture, developmen
     checkpoint = last_checkpoint(output) if options.resume else None
     trainer = RankingTrainer(
         ranker,
-        _arguments(options, len(mixture), device, dtype == torch.bfloat16, dtype == torch.float16, checkpoint),
+        TrainingArguments(
+            **arguments(options, len(mixture), device, checkpoint), ddp_find_unused_parameters=False
+        ),
         mixture,
         collator,
         loss,
@@ -107,36 +106,3 @@ def _judge(options: Options, development: Development, ranker: Ranker, collator:
     check_widths(schedule, ranker.layout.width)
     aggregator = registry.aggregators.parse(options.dev_aggregator) if options.dev_aggregator else None
     return Judge(development, collator, schedule, aggregator, options.seed)
-
-
-def _arguments(
-    options: Options, lists: int, device: torch.device, bf16: bool, fp16: bool, checkpoint: Path | None
-) -> TrainingArguments:
-    judged = options.dev_run is not None
-    return TrainingArguments(
-        output_dir=str(options.output_dir / CHECKPOINTS),
-        per_device_train_batch_size=options.per_device_train_batch_size,
-        gradient_accumulation_steps=options.gradient_accumulation_steps,
-        num_train_epochs=1,
-        learning_rate=options.learning_rate,
-        warmup_steps=int(options.warmup_ratio * steps(options, lists)),
-        lr_scheduler_type=options.lr_scheduler_type,
-        weight_decay=options.weight_decay,
-        max_grad_norm=options.max_grad_norm,
-        use_cpu=device.type == "cpu",
-        bf16=bf16,
-        fp16=fp16,
-        seed=options.seed,
-        eval_strategy="steps" if judged else "no",
-        eval_steps=options.eval_steps,
-        eval_on_start=judged and checkpoint is None,
-        save_strategy="steps",
-        save_steps=options.save_steps,
-        save_total_limit=2,
-        logging_steps=options.logging_steps,
-        remove_unused_columns=False,
-        ddp_find_unused_parameters=False,
-        dataloader_pin_memory=False,
-        report_to="none",
-        disable_tqdm=True,
-    )

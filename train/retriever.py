@@ -17,8 +17,9 @@ from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
 from ..rerank import console
-from ..rerank.devices import choose_device, choose_dtype, default_budget
+from ..rerank.devices import choose_device, default_budget
 from ..rerank.models.poly_encoder import CONTEXTS
+from .arguments import arguments
 from .data import Mixture
 from .development import Development
 from .folder import push, tensorboard_writer
@@ -26,7 +27,7 @@ from .retriever_card import write_card
 from .retriever_data import DOCUMENT, QUERY, ColumnCollator, EncodedCollator, as_dataset
 from .retriever_losses import Encoded, LibraryLoss, RetrieverLoss
 from .retriever_model import VECTOR, Retriever, RetrieverJudge, embed
-from .trainer import CHECKPOINTS, Measured, last_checkpoint, read_best
+from .trainer import Measured, last_checkpoint, read_best
 
 if TYPE_CHECKING:
     from .retriever_model import BiEncoderKind, PolyEncoderKind
@@ -195,37 +196,11 @@ def train(
 def _arguments(
     options: Options, retriever: Retriever, lists: int, device: torch.device, checkpoint: Path | None
 ) -> SentenceTransformerTrainingArguments:
-    dtype = choose_dtype(options.dtype, device)
-    steps = -(-lists // (options.per_device_train_batch_size * options.gradient_accumulation_steps))
-    judged = options.dev_run is not None
     prompts = retriever.prompts()
     columns = {f"{DOCUMENT}_{place}": prompts[DOCUMENT] for place in range(1, options.list_size + 1)}
     return SentenceTransformerTrainingArguments(
-        output_dir=str(options.output_dir / CHECKPOINTS),
-        per_device_train_batch_size=options.per_device_train_batch_size,
-        gradient_accumulation_steps=options.gradient_accumulation_steps,
-        num_train_epochs=1,
-        learning_rate=options.learning_rate,
+        **arguments(options, lists, device, checkpoint),
         learning_rate_mapping={r"\.codes$": options.head_learning_rate} if retriever.codes is not None else {},
-        warmup_steps=int(options.warmup_ratio * steps),
-        lr_scheduler_type=options.lr_scheduler_type,
-        weight_decay=options.weight_decay,
-        max_grad_norm=options.max_grad_norm,
         prompts={QUERY: prompts[QUERY], DOCUMENT: prompts[DOCUMENT], **columns},
         batch_sampler=InOrder,
-        use_cpu=device.type == "cpu",
-        bf16=dtype == torch.bfloat16,
-        fp16=dtype == torch.float16,
-        seed=options.seed,
-        eval_strategy="steps" if judged else "no",
-        eval_steps=options.eval_steps,
-        eval_on_start=judged and checkpoint is None,
-        save_strategy="steps",
-        save_steps=options.save_steps,
-        save_total_limit=2,
-        logging_steps=options.logging_steps,
-        remove_unused_columns=False,
-        dataloader_pin_memory=False,
-        report_to="none",
-        disable_tqdm=True,
     )

@@ -41,6 +41,8 @@ class Options(CommonOptions):
     """Lists per step and device."""
     gradient_accumulation_steps: int = 1
     """Steps whose gradients are added up before the weights change."""
+    dataloader_num_workers: int | None = None
+    """Processes that draw and tokenise lists ahead of the steps; by default 2 on a GPU, none on CPUs."""
     max_steps: int = 0
     """Steps in all; 0 makes num_train_epochs passes over the queries."""
     num_train_epochs: float = 1.0
@@ -126,6 +128,8 @@ def main(options: Options) -> None:
             "%d development topics: %s %.4f before reranking", len(development.topics), options.dev_measure, value
         )
     if options.dry_run:
+        from .arguments import steps
+
         console.out(
             f"{len(mixture)} lists of {options.list_size} candidates, {steps(options, len(mixture))} steps"
         )
@@ -188,8 +192,3 @@ def _data(options: Options) -> tuple[Mixture, Development | None]:
     elif options.num_train_epochs <= 0:
         raise UsageError("--max-steps or --num-train-epochs must be above 0")
     return Mixture(parts, options.list_size, options.seed, total, options.num_train_epochs), development
-
-
-def steps(options: Options, lists: int) -> int:
-    """Steps of the optimiser that so many lists make."""
-    return -(-lists // (options.per_device_train_batch_size * options.gradient_accumulation_steps))

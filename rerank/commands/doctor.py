@@ -14,6 +14,7 @@ from pathlib import Path
 
 from .. import console
 from ..cli import CommonOptions
+from ..processors import available_cpus
 
 PACKAGES = {
     "torch": "pip install torch",
@@ -57,7 +58,7 @@ def main(options: Options) -> None:
 def _machine() -> Iterator[tuple[str, str]]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     yield "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    yield "processor", f"{len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB memory"
+    yield "processor", f"{available_cpus()} cores, {memory:.0f} GiB memory"
 
 
 def _packages() -> Iterator[tuple[str, str]]:

@@ -41,8 +41,8 @@ class LatePairEncoder:
     """Encoder and head: batches of (query, passage) to features; `scorer` makes pairs of them.
 
     The attributes are those of `sparring.rerank.models.Model`; ``forward`` gives features (S, 1 + 2r) instead of
-    scores. ``live`` leaves the weights where they are, with gradients, for training; without ``lean`` the forward pass is
-    transformers' own, which knows dropout and checkpointing.
+    scores. ``live`` leaves the weights where they are, with gradients, for training; without ``lean`` the forward
+    pass is transformers' own, which knows dropout and checkpointing.
     """
 
     width: int | None = 2

@@ -1,9 +1,10 @@
 """Training speed beside sentence-transformers' CrossEncoderTrainer: same lists, weights, loss and batches.
 
-    python -m sparring.eval.train_throughput --output eval/results/train-throughput-cpu.json
+    python -m sparring.train.throughput --output eval/results/train-throughput-cpu.json
 
 One pass over the lists of judged topics with ListNet, without dropout; medians of interleaved repetitions. The
-first loss of a pass, before any step, is the same number for everybody who computes the same.
+learning rate is 0, which costs what any other does: the mean loss of a pass is then the same number for everybody
+who computes the same, in whatever order the lists are seen.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from typing import Any
 
 import numpy as np
 
+from ..eval.bench_data import build_cross_encoder
+from ..eval.hardware import machine
+from ..eval.throughput import quieten
 from ..rerank.console import out
 from ..rerank.files import atomic_write
-from ..train.collator import Collator
-from ..train.data import Example, Mixture
-from ..train.rankers.bodies import DROPOUTS
-from ..train.sources import parse
-from .bench_data import build_cross_encoder
-from .hardware import machine
+from .collator import Collator
+from .data import Example, Mixture
+from .rankers.bodies import DROPOUTS
+from .sources import parse
 
 BARS = {"cpu": 1.3, "cuda": 1.5}
-RATE = 2e-5
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -43,6 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--max-length", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args(arguments)
+    quieten()
     with tempfile.TemporaryDirectory() as scratch:
         report = measured(options, Path(scratch))
     options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +85,7 @@ def measured(options: Any, scratch: Path) -> dict[str, Any]:
             "name": name,
             "pairs_per_second": round(pairs / float(np.median([seconds for seconds, _ in results])), 2),
             "seconds": [round(seconds, 3) for seconds, _ in results],
-            "first_loss": results[0][1],
+            "loss": round(results[0][1], 5),
         }
         for name, results in said.items()
     ]
@@ -110,7 +112,7 @@ def without_dropout(folder: Path) -> Path:
 def theirs(
     options: Any, folder: Path, scratch: Path, device: Any, examples: Sequence[Example], bf16: bool
 ) -> tuple[float, float]:
-    """Seconds and first loss of sentence-transformers' trainer with its ListNetLoss."""
+    """Seconds and mean loss of sentence-transformers' trainer with its ListNetLoss."""
     from datasets import Dataset
     from sentence_transformers import CrossEncoder
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
@@ -124,67 +126,65 @@ def theirs(
     }
     arguments = CrossEncoderTrainingArguments(
         output_dir=str(scratch / "theirs"),
-        num_train_epochs=1,
         per_device_train_batch_size=options.lists,
-        learning_rate=RATE,
         bf16=bf16,
         use_cpu=device.type == "cpu",
-        **QUIET,
+        **COMMON,
     )
     trainer = CrossEncoderTrainer(
         model=model, args=arguments, train_dataset=Dataset.from_dict(rows), loss=ListNetLoss(model)
     )
-    trainer._get_train_sampler = lambda *_: range(len(examples))  # ours sees the lists in this order too
     return timed(trainer)
 
 
 def ours(
     options: Any, folder: Path, scratch: Path, device: Any, lists: Mixture, bf16: bool
 ) -> tuple[float, float]:
-    """Seconds and first loss of this toolkit's trainer."""
+    """Seconds and mean loss of this toolkit's trainer."""
     from transformers import TrainingArguments
 
     from ..rerank.devices import default_budget
-    from ..train.losses import losses
-    from ..train.rankers import Start, kinds
-    from ..train.trainer import RankingTrainer
+    from .losses import losses
+    from .rankers import Start, kinds
+    from .trainer import RankingTrainer
 
     ranker = kinds.parse("pointwise").start(Start(str(folder), options.max_length))
     arguments = TrainingArguments(
         output_dir=str(scratch / "ours"),
-        num_train_epochs=1,
         per_device_train_batch_size=options.lists,
-        learning_rate=RATE,
         bf16=bf16,
         use_cpu=device.type == "cpu",
         remove_unused_columns=False,
         dataloader_pin_memory=False,
-        **QUIET,
+        **COMMON,
     )
     collator = Collator(ranker.tokenizer, ranker.layout, default_budget(device))
     loss = losses.parse("listnet")
     trainer = RankingTrainer(
-        ranker, arguments, lists, collator, loss, output=scratch / "ours", head_learning_rate=RATE
+        ranker, arguments, lists, collator, loss, output=scratch / "ours", head_learning_rate=0.0
     )
     return timed(trainer)
 
 
-QUIET: dict[str, Any] = {
+COMMON: dict[str, Any] = {
+    "num_train_epochs": 1,
+    "learning_rate": 0.0,
     "eval_strategy": "no",
     "save_strategy": "no",
-    "logging_strategy": "steps",
-    "logging_steps": 1,
+    "logging_strategy": "no",
     "report_to": "none",
     "disable_tqdm": True,
 }
 
 
 def timed(trainer: Any) -> tuple[float, float]:
-    """Seconds of one training, and its first loss."""
+    """Seconds of one training, and its mean loss."""
+    from transformers.trainer_callback import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
     start = time.perf_counter()
-    trainer.train()
-    seconds = time.perf_counter() - start
-    return seconds, next(float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry)
+    done = trainer.train()
+    return time.perf_counter() - start, float(done.training_loss)
 
 
 if __name__ == "__main__":
