@@ -65,6 +65,7 @@ def field(near: float, lead: float, rounds: int = 4, first: float = 0.1) -> list
         line("bayes", full, "10%", 0.1, full=full, rounds=9),
         line("bayes", bayes - 0.3, "6%", 0.06, "greedy", full=full),
         line("window(skip=7)", bayes - lead, "6%", 0.06, "greedy", full=full),
+        line("window(skip=7)", bayes - 2 * lead, "2%", 0.02, "greedy", full=full),
         line("window", bayes + 0.1, "6%", 0.06, "greedy", full=full),
     ]
 
@@ -75,15 +76,18 @@ def verdicts(lines: list[Line]) -> list[str]:
     return [row[-1] for row in table.rows]
 
 
-def test_the_bar_is_judged_at_six_percent_with_the_first_aggregator() -> None:
+def test_the_bar_is_judged_up_to_six_percent_with_the_first_aggregator() -> None:
     assert verdicts(field(near=-0.001, lead=0.03)) == ["yes", "yes", "yes", "yes"]
     assert verdicts(field(near=-0.05, lead=0.01, rounds=5, first=0.02)) == ["no", "no", "no", "no"]
-    assert verdicts(field(near=0.05, lead=0.03))[0] == "better"
+    assert verdicts(field(near=0.07, lead=0.03))[0] == "better"
     table = bar_table(field(near=-0.001, lead=0.03), 0.01)
     assert table is not None
     assert table.rows[0][1:4] == ["6%", "equal to all pairs (TOST 0.01)", "-0.0010"]
     assert table.rows[1][2:4] == [">= 0.02 above window(skip=7) + greedy", "+0.0300"]
     assert table.rows[3][1] == "2%"  # the budget at which it comes nearest to the first stage
+    table = bar_table(field(near=0.049, lead=0.03), 0.01)  # -.001 at 2 % already: the lead is that of this budget
+    assert table is not None and [row[1] for row in table.rows] == ["2%"] * 4
+    assert [row[3] for row in table.rows[:2]] == ["-0.0010", "+0.0100"]
 
 
 def test_a_budget_that_is_not_spent_is_a_budget_all_the_same() -> None:
