@@ -1,9 +1,8 @@
 """The bar of the field: is a sampled schedule as good as all pairs, and better than the best known one?
 
 Four conditions, at the smallest budget of at most 6 % of the ordered pairs at which `bayes` is equivalent to all
-pairs with the same aggregator and prior (at the largest such budget, where it never is): that it is (TOST), at least
-.02 above skip-window with greedy at the same budget, in at most four rounds, and at no such budget below the first
-stage alone.
+pairs with the same aggregator and prior (the largest, where it never is): that it is (TOST), at least .02 above
+skip-window with greedy at the same budget, in at most four rounds, and at no such budget below the first stage.
 """
 
 from __future__ import annotations

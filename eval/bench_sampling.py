@@ -166,16 +166,18 @@ def _joint_rank(options: Options) -> None:
         console.log.warning("joint-rank needs %s: left out", model)
         return
     collection = COLLECTIONS["dl19-100"]
-    runs = [_rerank("dl19-100", collection, _pointwise(options), options)]
-    designs = {"whole": ("whole", "bradley_terry")}
-    for aggregator in ("bradley_terry", "log_odds", "pagerank"):
-        designs[f"blocks-10x2.{aggregator}"] = ("blocks(size=10, replicas=2)", aggregator)
-        designs[f"blocks-20x4.{aggregator}"] = ("blocks(size=20, replicas=4)", aggregator)
-    for name, (schedule, aggregator) in designs.items():
-        output = options.work / f"joint-rank.{name}.run"
-        flags = ("--schedule", schedule, *(() if schedule == "whole" else ("--aggregator", aggregator)))
-        sparring("rerank", *_candidates(collection, options), "--model", model, *flags, output=output)
-        runs.append(output)
+    asked, first = _candidates(collection, options), options.data / collection.folder / "runs" / collection.run
+    whole = options.work / "joint-rank.whole.run"
+    sparring("rerank", *asked, "--model", model, "--schedule", "whole", output=whole)
+    runs = [_rerank("dl19-100", collection, _pointwise(options), options), whole]
+    for name, schedule in (("10x2", "blocks(size=10, replicas=2)"), ("20x4", "blocks(size=20, replicas=4)")):
+        prefs = options.work / f"joint-rank.{name}.prefs.parquet"
+        sparring("compare", *asked, "--model", model, "--schedule", schedule, output=prefs)
+        for aggregator in ("bradley_terry", "log_odds", "pagerank"):
+            output = options.work / f"joint-rank.{name}.{aggregator}.run"
+            ranked = ("--preferences", prefs, "--run", first, "--aggregator", aggregator)
+            sparring("aggregate", *ranked, output=output)
+            runs.append(output)
     qrels = options.data / collection.folder / "qrels.txt"
     for suffix, form in (("md", "markdown"), ("tsv", "tsv")):
         table = options.work / f"joint-rank.{suffix}"
