@@ -31,6 +31,7 @@ Study = Literal["dl19-50", "dl19-100", "vaswani-50", "scifact-50", "photographs"
 CONFIG = Path("configs/bench/sampling.yaml")
 TABLES = ("summary", "needed", "full", "bar")
 PICTURES = ("budgets",)
+"""Kept of the benches of the pair model alone: the pages have all of them, and they are large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +198,7 @@ def _bench(name: str, prefs: Path, flags: Sequence[object], options: Options) ->
             made = rows.with_suffix(f".{table}.{suffix}")
             if made.is_file():
                 shutil.copyfile(made, options.results / f"{name}.{table}.{suffix}")
-    for picture in PICTURES:
+    for picture in PICTURES if name.endswith("pairwise-late") else ():
         made = page.with_name(f"{page.stem}_files") / f"{picture}.svg"
         shutil.copyfile(made, options.results / f"{name}.{picture}.svg")
     with atomic_write(options.results / f"{name}.json") as stream:

@@ -24,6 +24,7 @@ from ..rerank.files import atomic_write
 from ..rerank.vocabulary import Candidates, Scorer
 from .contenders import timed
 from .hardware import machine
+from .throughput import quieten
 
 BARS = {"times_pointwise_cost": 1.10, "times_lightning_ir": 3.0}
 SIZES = {"base": (12, 768, 12, 3072), "minilm": (6, 384, 12, 1536), "tiny": (2, 64, 4, 128)}
@@ -43,6 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--tokens", type=int, default=160, help="tokens of an input")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args(arguments)
+    quieten()
     with tempfile.TemporaryDirectory() as scratch:
         report = measured(options, save_set_encoder(Path(scratch) / "set", options.size, options.tokens))
     options.output.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Pickled weights, read only where the user allows it (``--allow-pickle``): tensors alone, by a torch that is safe.
+"""Pickled weights, read only where the user allows it (``--allow-pickle``): tensors alone, by a safe torch.
 
 A pickle is a program that builds its content. torch's ``weights_only`` runs none of it but the making of tensors;
 before torch 2.10 it could be talked into more. What is read is written as safetensors into a folder that exists
@@ -61,8 +61,8 @@ def _check_torch() -> None:
 
     if TorchVersion(torch.__version__) < LEAST_TORCH:
         raise MissingPrerequisiteError(
-            f"--allow-pickle needs torch >= {'.'.join(map(str, LEAST_TORCH))}, found {torch.__version__}: older ones "
-            "can be made to run code by pickled weights; pip install -U torch"
+            f"--allow-pickle needs torch >= {'.'.join(map(str, LEAST_TORCH))}, found {torch.__version__}: "
+            "pickled weights can make older ones run code; pip install -U torch"
         )
 
 
@@ -104,9 +104,7 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
 
     with path.open("rb") as stream:
         if stream.read(8) == b"version ":
-            raise InputError(
-                f"{path} is a git-lfs pointer, not the weights: run `git lfs pull` in {path.parent}"
-            )
+            raise InputError(f"{path} is a git-lfs pointer, not the weights: run `git lfs pull` in {path.parent}")
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
@@ -118,5 +116,3 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise InputError(f"{path}: expected names and their tensors, found {type(state).__name__} of other things")
     return {str(name): value for name, value in state.items()}
-
-

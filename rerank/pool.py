@@ -21,6 +21,7 @@ from .statistics import EngineStats
 from .vocabulary import Candidates, Groups, Outcomes, Sink, keep
 from .workers import Task, Worker
 
+LISTEN_S = 1.0
 SHARES = 4  # tasks per worker and call: the last ones even out
 LEAST, MOST = 128, 16384  # group members of a task
 SUMMED = (
@@ -48,8 +49,8 @@ class Part:
 class Pool:
     """A `sparring.rerank.vocabulary.Scorer` that asks one process per device; see `sparring.rerank.engine.Engine`.
 
-    A worker that dies, or is silent for `sparring.rerank.workers.SILENCE_S`, is reported with its trace, and what
-    it had not answered yet goes to the others. When none is left the run stops with that trace.
+    A worker that dies or hangs (see `sparring.rerank.workers`) is reported with its trace within 30 s, and what it
+    had not answered yet goes to the others. When none is left the run stops with that trace.
 
     Args:
         model: from `sparring.rerank.models.load`; every process loads it again by name.
@@ -90,9 +91,8 @@ class Pool:
             while waiting or running:
                 for worker in [w for w in self.workers if w not in running]:
                     if waiting:
-                        parts = waiting.popleft()
-                        running[worker] = parts
-                        self._start(worker, call, running, waiting)
+                        running[worker] = waiting.popleft()
+                        worker.start(call.task(running[worker]))
                 bar.update(self._listen(call, running, waiting))
         self._count(call.results, time.perf_counter() - start)
         return call.results
@@ -104,15 +104,10 @@ class Pool:
         """Waits until every worker has loaded the model; those that cannot are lost."""
         greetings: dict[Worker, tuple[str, Any]] = {}
         while pending := [w for w in self.workers if w not in greetings]:
-            for worker in pending:
-                try:
-                    kind, *said = worker.pipe.recv()
-                except (EOFError, OSError):
-                    self._lose(worker)
-                    continue
+            for worker, kind, said in _hear(pending):
                 if kind == "ready":
                     greetings[worker] = (said[0], said[1])
-                else:
+                elif kind != "alive":
                     self._misfortune(worker, kind, said[0])
         first, *others = greetings.values()
         if any(other[0] != first[0] for other in others):
@@ -122,28 +117,10 @@ class Pool:
             )
         return first
 
-    def _start(
-        self, worker: Worker, call: _Call, running: dict[Worker, list[Part]], waiting: deque[list[Part]]
-    ) -> None:
-        try:
-            worker.start(call.task(running[worker]))
-        except OSError:
-            waiting.appendleft(running.pop(worker))
-            self._lose(worker)
-
     def _listen(self, call: _Call, running: dict[Worker, list[Part]], waiting: deque[list[Part]]) -> int:
         """Takes what workers say for up to a second; the number of groups that were answered."""
         answered = 0
-        by_pipe = {worker.pipe: worker for worker in running}
-        for pipe in wait(list(by_pipe), timeout=1.0):
-            worker = by_pipe[pipe]  # type: ignore[index]
-            try:
-                kind, *said = worker.pipe.recv()
-            except (EOFError, OSError):
-                waiting.appendleft(running.pop(worker))
-                self._lose(worker)
-                continue
-            worker.heard = time.monotonic()
+        for worker, kind, said in _hear(list(running)):
             if kind == "outcomes":
                 answered += call.take(running[worker], *said)
             elif kind == "done":
@@ -152,9 +129,6 @@ class Pool:
             elif kind != "alive":
                 waiting.appendleft(running.pop(worker))
                 self._misfortune(worker, kind, said[0])
-        for worker in [w for w in running if w.silent()]:
-            waiting.appendleft(running.pop(worker))
-            self._lose(worker)
         return answered
 
     def _misfortune(self, worker: Worker, kind: str, said: Any) -> None:
@@ -228,6 +202,18 @@ class _Call:
         """Keeps the whole answers of a task: not every scorer reports as it goes."""
         for part, said in zip(parts, answers, strict=True):
             self.results[part.topic][part.rows] = said
+
+
+def _hear(workers: Sequence[Worker]) -> Iterator[tuple[Worker, str, list[Any]]]:
+    """A message of each worker that says something within a second; "lost" of those that are gone or silent."""
+    start = time.monotonic()
+    ready = wait([worker.pipe for worker in workers], timeout=LISTEN_S)
+    listened = min(time.monotonic() - start, LISTEN_S)
+    for worker in workers:
+        if worker.pipe in ready:
+            yield worker, *worker.hear()
+        elif worker.silent(listened):
+            yield worker, "lost", [""]
 
 
 def _share(groups: Sequence[Groups], workers: int) -> Iterator[list[Part]]:

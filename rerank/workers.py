@@ -1,7 +1,10 @@
 """Processes that score: each loads the model on a device of its own and reports outcomes as they arise.
 
-A worker is never waited for without a limit: while it works it sends a beat every `BEAT_S` seconds, and one that
-is silent for `SILENCE_S` counts as dead. What it said last (an exception, the faulthandler's stacks) is its trace.
+A worker is never waited for without a limit. A thread of its own sends a beat every `BEAT_S` seconds, and one that
+is silent for `SILENCE_S` counts as dead: it was stopped, or something holds Python's lock. The same thread watches
+whether the work moves (`Watch`) and says when it does not, so that a kernel that hangs is reported as early. To
+start and to load its model a worker has `LOAD_S`, since disks and drivers can take their time. What it said last
+(an exception, the faulthandler's stacks) is its trace.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -31,7 +34,9 @@ from .vocabulary import Candidates, Groups, Outcomes
 
 BEAT_S = 2.0
 SILENCE_S = 20.0
-STALL_S = 20.0  # on a GPU no batch takes so long: a kernel that hangs must not look alive
+STALL_S = 20.0  # with the beat and the last stacks a worker that hangs is reported within 30 s
+LOAD_S = 600.0
+CPU_S = 0.1  # processor time that says that something is computed, on however busy a machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +54,12 @@ class Worker:
     def __init__(self, source: Source, device: str, options: dict[str, Any], threads: int) -> None:
         context = multiprocessing.get_context("spawn")
         self.device = device
-        self.heard = time.monotonic()
+        self.ready = False
+        self.quiet = 0.0
         self._folder = tempfile.TemporaryDirectory(prefix="sparring-worker-")
         self._trace = Path(self._folder.name) / "trace"
         self.pipe, theirs = context.Pipe()
+        self._sender: threading.Thread | None = None
         arguments = (theirs, source, device, options, threads, self._trace)
         self.process = context.Process(target=_serve, args=arguments, name=f"sparring {device}", daemon=True)
         self.process.start()
@@ -62,13 +69,32 @@ class Worker:
         return f"worker {self.process.pid} on {self.device}"
 
     def start(self, task: Task) -> None:
-        """Hands out a task; raises OSError where the process is gone."""
-        self.heard = time.monotonic()
-        self.pipe.send(task)
+        """Hands out a task, without waiting until the process has taken it: one that hangs never does."""
+        self.quiet = 0.0
+        self._sender = threading.Thread(target=self._send, args=(task,), name="task", daemon=True)
+        self._sender.start()
 
-    def silent(self) -> bool:
-        """Whether a worker that has a task must be taken for dead."""
-        return time.monotonic() - self.heard > SILENCE_S
+    def _send(self, message: object) -> None:
+        with contextlib.suppress(OSError):  # whoever listens hears that the process is gone
+            self.pipe.send(message)
+
+    def hear(self) -> tuple[str, list[Any]]:
+        """The next message; ("lost", [""]) where the process is gone."""
+        self.quiet = 0.0
+        try:
+            kind, *said = self.pipe.recv()
+        except (EOFError, OSError):
+            return "lost", [""]
+        self.ready = self.ready or kind == "ready"
+        return kind, said
+
+    def silent(self, seconds: float) -> bool:
+        """Whether a worker that was listened to for so many more seconds must be taken for dead.
+
+        Only time spent listening counts: whoever is busy elsewhere, or asleep with the machine, hears no beat.
+        """
+        self.quiet += seconds
+        return self.quiet > (SILENCE_S if self.ready else LOAD_S)
 
     def trace(self) -> str:
         """Ends the process, if it is still there, and says how it ended and where it was."""
@@ -78,7 +104,7 @@ class Worker:
             os.kill(self.process.pid, signal.SIGUSR1)  # faulthandler writes the stacks of all threads
             self.process.join(0.5)
         self.process.kill()
-        self.process.join()
+        self.process.join(2.0)  # a process that hangs in a driver outlives even this
         code = self.process.exitcode or 0
         how = "no sign of life" if alive else f"killed by signal {-code}" if code < 0 else f"exit code {code}"
         stacks = self._trace.read_text(errors="replace").strip() if self._trace.exists() else ""
@@ -86,11 +112,13 @@ class Worker:
 
     def close(self) -> None:
         """Ends the process."""
-        with contextlib.suppress(OSError):
-            self.pipe.send(None)
-        self.process.join(2.0)
+        if self._sender is None or not self._sender.is_alive():
+            self._send(None)
+            self.process.join(2.0)
         self.process.kill()
-        self.process.join()
+        self.process.join(2.0)
+        if self._sender is not None:
+            self._sender.join(2.0)  # its pipe is broken now, and must not be closed under it
         self.pipe.close()
         self._folder.cleanup()
 
@@ -113,7 +141,8 @@ def _serve(
         faulthandler.register(signal.SIGUSR1, stacks)
         try:
             torch.set_num_threads(threads)
-            scorer: Any = open_scorer(source.load(), device=device, progress=False, **options)
+            with _beating(send, Watch("cpu")):
+                scorer: Any = open_scorer(source.load(), device=device, progress=False, **options)
             takes_known = "known" in inspect.signature(scorer.__call__).parameters
             send("ready", scorer.fingerprint, getattr(scorer, "description", None))
             while (task := pipe.recv()) is not None:
@@ -127,28 +156,74 @@ def _serve(
 
 
 def _answer(scorer: Any, task: Task, takes_known: bool, device: str, send: Any) -> None:
-    last = [time.monotonic()]
+    watch = Watch(device, scorer.stats)
 
     def sink(topic: NDArray[Any], row: NDArray[Any], outcomes: Outcomes) -> None:
-        last[0] = time.monotonic()
+        watch.outcomes += len(row)
         send("outcomes", topic, row, outcomes)
 
     more = {"known": task.known} if takes_known else {}
-    with _beating(send, last, STALL_S if device.startswith("cuda") else float("inf")):
+    with _beating(send, watch):
         answers = scorer(task.topics, task.groups, sink, **more)
     send("done", answers, scorer.stats)
 
 
+@dataclass
+class Watch:
+    """Tells work that takes long from work that hangs, by what moves between two beats.
+
+    On a CPU that is a batch, an outcome, or processor time: what computes uses it, what hangs does not. On
+    a GPU, from the first batch or outcome of a task on, only these count, because waiting for a kernel uses
+    processor time too; what comes before is tokenised on the CPU.
+
+    Args:
+        device: such as "cpu" or "cuda:0".
+        stats: the scorer's, None while it is loaded; without ``batches`` in it what moves is seen less often, and
+            `LOAD_S` take the place of `STALL_S`.
+        outcomes: how many have come out so far.
+    """
+
+    device: str
+    stats: Any = None
+    outcomes: int = 0
+    idle: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        self._start = self._seen = self._counts()
+        self._used = time.process_time()
+
+    def stalled(self) -> bool:
+        """Whether nothing has moved for too long; to be asked once per beat.
+
+        Beats are counted, not seconds: no clock jumps when the machine or the process was asleep.
+        """
+        seen, used = self._counts(), time.process_time()
+        on_gpu = self.device.startswith("cuda") and seen != self._start
+        if seen != self._seen or (not on_gpu and used - self._used >= CPU_S):
+            self.idle, self._seen, self._used = 0.0, seen, used
+        else:
+            self.idle += BEAT_S
+        batches_seen = hasattr(self.stats, "batches") and not (on_gpu and seen[1] == self._start[1])
+        return self.idle > (STALL_S if batches_seen else LOAD_S)
+
+    def _counts(self) -> tuple[int, int]:
+        return self.outcomes, int(getattr(self.stats, "batches", 0))
+
+
 @contextlib.contextmanager
-def _beating(send: Any, last: list[float], stall_s: float) -> Iterator[None]:
-    """Sends beats while the block runs, unless nothing came out of it for ``stall_s`` after something had."""
+def _beating(send: Any, watch: Watch) -> Iterator[None]:
+    """Sends beats while the block runs; the last one says that it has stalled, where the watch finds that."""
     done = threading.Event()
-    start = last[0]
 
     def beat() -> None:
         while not done.wait(BEAT_S):
-            if last[0] == start or time.monotonic() - last[0] < stall_s:
-                send("alive")
+            stalled = watch.stalled()
+            try:
+                send("stalled", f"nothing has moved for {watch.idle:.0f} s") if stalled else send("alive")
+            except OSError:  # the parent is gone, which a main thread that hangs would never notice
+                os._exit(1)
+            if stalled:
+                return
 
     thread = threading.Thread(target=beat, name="beat", daemon=True)
     thread.start()

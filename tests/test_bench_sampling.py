@@ -157,11 +157,11 @@ def test_every_step_is_a_command_and_all_collections_are_there(recorded: list[li
     options = Options(data=tmp_path, models=models, work=tmp_path / "work", results=results, jobs=2)
     assert main(options) == 0
     count = {name: sum(words[0] == name for words in recorded) for name in COMMANDS}
-    assert count["compare"] == 2 * len(COLLECTIONS) and count["bench"] == 3 * len(COLLECTIONS) + 3
-    assert count["simulate"] == 2 and count["rerank"] == len(COLLECTIONS) + 1 + 7 and count["evaluate"] == 2
+    assert count["compare"] == 2 * len(COLLECTIONS) + 2 and count["bench"] == 3 * len(COLLECTIONS) + 3
+    assert count["simulate"] == 2 and count["rerank"] == len(COLLECTIONS) + 2 and count["evaluate"] == 2
     made = json.loads((results / "dl19-50.pairwise-late.json").read_text())
     assert made == {"inputs": {}, "command": "sparring bench"}
-    assert (results / "dl19-100.pairwise-late.after-pointwise.budgets.svg").is_file()
+    assert (results / "dl19-100.pairwise-late.budgets.svg").is_file()
 
 
 def test_absent_models_are_named_and_left_out(

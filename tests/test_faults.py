@@ -398,16 +398,18 @@ def pickled(world: World, **more: object) -> Path:
 
 
 def test_fault_32_pickled_weights_are_refused_unless_the_flag_allows_their_tensors(world: World) -> None:
-    expected = world.reranked()
-    scores = (world.folder / "out.run").read_text()
-    pickled(world)
+    safe = world.model
+    folder = pickled(world)
+    before = sorted(path.name for path in folder.iterdir())
     assert world.refuses("pytorch_model.bin: pickled weights can run code and are refused")
     assert world.refuses("add --allow-pickle where you trust the file")
-    before = sorted(path.name for path in world.model.iterdir())
-    assert world.reranked("--allow-pickle", "--tag", "tiny-pointwise") == expected
+    found = world.reranked("--allow-pickle", "--tag", "t")
     assert "--allow-pickle reads pytorch_model.bin; only tensors are taken" in world.errors
-    assert (world.folder / "out.run").read_text() == scores
-    assert sorted(path.name for path in world.model.iterdir()) == before
+    assert sorted(path.name for path in folder.iterdir()) == before
+    scores = (world.folder / "out.run").read_text()
+    world.model = safe
+    assert world.reranked("--allow-pickle", "--tag", "t") == found  # no pickle, no warning
+    assert (world.folder / "out.run").read_text() == scores and "--allow-pickle" not in world.errors
 
 
 def test_fault_32_pickles_that_hold_more_than_tensors_are_never_read(world: World, tmp_path: Path) -> None:
@@ -433,7 +435,7 @@ def test_fault_32_the_flag_needs_a_torch_whose_reader_is_safe(
 
 
 def test_fault_32_shards_and_modules_in_pickles(world: World, tmp_path: Path) -> None:
-    expected = world.reranked()
+    safe = world.model
     folder = pickled(world)
     weights = torch.load(folder / "pytorch_model.bin", weights_only=True)
     (folder / "pytorch_model.bin").unlink()
@@ -443,16 +445,18 @@ def test_fault_32_shards_and_modules_in_pickles(world: World, tmp_path: Path) ->
         torch.save({name: weights[name] for name in names if index[name] == file}, folder / file)
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
     assert world.refuses("pytorch_model-00001-of-00002.bin: pickled weights can run code")
-    assert world.reranked("--allow-pickle") == expected
+    found = world.reranked("--allow-pickle")
+    world.model = safe
+    assert world.reranked() == found
 
     encoder = save_bi_encoder(tmp_path / "bi", dense=True)
     head = next(encoder.glob("2_*/model.safetensors"))
     flags = ["--dataset", str(world.folder), "--model", str(encoder), "--output", str(tmp_path / "first.run")]
     assert world.call("search", *flags) == 0, world.errors
-    found = (tmp_path / "first.run").read_text()
+    first = (tmp_path / "first.run").read_text()
     torch.save(load_file(head), head.with_name("pytorch_model.bin"))
     head.unlink()
     assert world.call("search", *flags, "--overwrite") == 5
     assert "pytorch_model.bin: pickled weights can run code and are refused" in world.errors
     assert world.call("search", *flags, "--overwrite", "--allow-pickle") == 0, world.errors
-    assert (tmp_path / "first.run").read_text() == found
+    assert (tmp_path / "first.run").read_text() == first

@@ -183,3 +183,19 @@ def test_scores_do_not_depend_on_the_batch_and_bfloat16_is_near(folder: Path) ->
     np.testing.assert_allclose(alone, together, atol=1e-5)
     assert np.corrcoef(alone, half)[0, 1] > 0.98
     assert math.isfinite(half.sum())
+
+
+def test_attention_is_sdpa_with_the_position_bias_and_equals_eager(folder: Path) -> None:
+    topics = topics_of(2, 12)
+    model = load(str(folder), family="t5", kind="mono")
+    parts = (model.encoder, model.decoder)  # type: ignore[attr-defined]
+    scores = []
+    for kind in ("sdpa", "eager"):
+        if kind == "eager":
+            for part in parts:
+                part.set_attn_implementation(kind)
+        assert {part.config._attn_implementation for part in parts} == {kind}
+        engine = Engine(model, device="cpu", dtype="float32", progress=False)
+        scores.append(np.concatenate(engine(topics, everything(topics)))[:, 0])
+    assert engine.stats.padding > 0  # rows of several lengths
+    np.testing.assert_allclose(*scores, atol=1e-5, rtol=1e-5)

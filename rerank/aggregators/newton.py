@@ -7,18 +7,13 @@ the factorisation, and work grows with the comparisons rather than with n^3.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 from numpy.typing import NDArray
 
-from ..processors import available_cpus
 from .common import Array
 
 EDGES = 40_000
 """Comparisons worked on at once, so that the arrays stay in the processor's cache."""
-PARTS = 4
-"""So many of these are worth another thread."""
 
 
 def strengths(
@@ -47,8 +42,7 @@ def strengths(
     count = len(mean)
     per_topic = max(1.0, len(first) / max(count, 1), mean.shape[1])
     step = max(1, int(EDGES // per_topic))
-
-    def solve(low: int) -> None:
+    for low in range(0, count, step):
         part = slice(low, min(low + step, count))
         rows = slice(offsets[low], offsets[part.stop])
         if rows.start < rows.stop:
@@ -64,15 +58,6 @@ def strengths(
             result[part] = problem.solve(result[part], tolerance)
         else:
             result[part] = mean[part]
-
-    lows = range(0, count, step)
-    threads = min(len(lows) // PARTS, available_cpus())
-    if threads > 1:  # arrays of this size are worked on without the interpreter's lock
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(solve, lows))
-    else:
-        for low in lows:
-            solve(low)
     return result
 
 

@@ -4,6 +4,11 @@ The input is read by the encoder, the decoder takes one step from the pad token,
 embedding that the score needs are multiplied: two for the words that mean relevant and not, one for RankT5. T5 1.0
 ties this embedding to the input's and scales decoder states by d^-0.5. Nogueira et al., Findings of EMNLP 2020
 (monoT5); Pradeep, Nogueira, Lin, arXiv 2101.05667 (duoT5); Zhuang et al., SIGIR 2023 (RankT5).
+
+Batches are rows of about equal length, padded: T5 adds a learned bias for every distance and head to its attention
+scores, which kernels for packed sequences do not take. transformers hands that bias to torch's SDPA as an additive
+mask (a release without SDPA for T5 computes eagerly). FlexAttention would take it without padding, but it compiles
+kernels and is meant for GPUs.
 """
 
 from __future__ import annotations
