@@ -50,8 +50,8 @@ def bench_section(path: Path, first: bool = True) -> Section:
         section.heading("The bar")
         section.text(
             "At the smallest budget of at most 6 % of the ordered pairs that equals all pairs with the same "
-            "aggregator and prior (the largest, where none does): ahead of skip-window with greedy, in few rounds; "
-            "and at no such budget below the first stage."
+            "aggregator and prior (the largest, where none does): ahead of skip-window with greedy, in few "
+            "rounds; and at no such budget below the first stage."
         )
         section.table(f"{prefix}bar", bar)
     if picture := _best_topics(lines, columns, measure, f"{prefix}bench-topics"):

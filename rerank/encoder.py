@@ -135,12 +135,14 @@ class _Live(nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        found = [cast("nn.Linear", source).weight for source in self.sources]
-        return found[0] if len(found) == 1 else torch.cat(found)
+        return self._joined("weight")
 
     @property
     def bias(self) -> torch.Tensor:
-        found = [cast("nn.Linear", source).bias for source in self.sources]
+        return self._joined("bias")
+
+    def _joined(self, name: str) -> torch.Tensor:
+        found: list[torch.Tensor] = [getattr(source, name) for source in self.sources]
         return found[0] if len(found) == 1 else torch.cat(found)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:

@@ -57,9 +57,8 @@ def opened(name: str, revision: str | None = None, allow_pickle: bool = False) -
 
 def _check_torch() -> None:
     import torch
-    from torch.torch_version import TorchVersion
 
-    if TorchVersion(torch.__version__) < LEAST_TORCH:
+    if tuple(map(int, torch.__version__.split(".")[:2])) < LEAST_TORCH:
         raise MissingPrerequisiteError(
             f"--allow-pickle needs torch >= {'.'.join(map(str, LEAST_TORCH))}, found {torch.__version__}: "
             "pickled weights can make older ones run code; pip install -U torch"

@@ -80,7 +80,7 @@ def measured(options: Any, scratch: Path) -> dict[str, Any]:
             if turn:
                 said[name].append(result)
     pairs = sum(len(example.docids) for example in examples)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": name,
             "pairs_per_second": round(pairs / float(np.median([seconds for seconds, _ in results])), 2),
@@ -89,7 +89,7 @@ def measured(options: Any, scratch: Path) -> dict[str, Any]:
         }
         for name, results in said.items()
     ]
-    rate = {row["name"]: row["pairs_per_second"] for row in rows}
+    rate = {str(row["name"]): float(row["pairs_per_second"]) for row in rows}
     best = max(value for name, value in rate.items() if not name.startswith("sparring"))
     times = rate[f"sparring, {dtype}"] / best
     names = ("dataset", "size", "steps", "lists", "max_length", "repeats")
