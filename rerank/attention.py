@@ -2,12 +2,13 @@
 
 Registered with transformers under `PACKED`; `packed_kwargs` makes the keyword arguments that carry the lengths
 from the model's call to the attention function. CUDA in half precision uses ``varlen_attn`` of torch. Elsewhere
-sequences of about the same length become rows of a `Bucket` for one ``scaled_dot_product_attention``.
+sequences of about the same length become rows of a `Bucket`; the lean forward pass (`sparring.rerank.encoder`) on
+CPUs goes through a batch by blocks (`sparring.rerank.blocks`) instead.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -16,44 +17,26 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from .batching import Batch
+from .blocks import Block, cut
+from .buckets import Bucket, as_rows, rounded
+from .products import Shared, attend
 from .varlen import kernel_fits, varlen
 
 PACKED = "sparring_packed"
-SCORES = 1 << 20  # attention scores at a time: more would not stay in the cache
-STEP = 32  # rows of a whole number of bf16 vectors: the CPU's softmax is 2.5 times slower on 93 keys than on 96
 
 
-@dataclass(frozen=True, slots=True)
-class Bucket:
-    """Sequences whose lengths round up to the same ``width``.
-
-    Args:
-        sequences: which, (n,).
-        tokens: the token at each place of the (n * width) rows; the first token of all where a row is padded.
-        mask: True on tokens, (n, 1, 1, width); None where nothing is padded.
-        places: the places that hold tokens; None where all do.
-    """
-
-    sequences: torch.Tensor
-    tokens: torch.Tensor
-    mask: torch.Tensor | None
-    places: torch.Tensor | None
-    width: int
-
-    def rows(self, values: torch.Tensor) -> torch.Tensor:
-        """Values of tokens (T, ...) as rows (n, width, ...)."""
-        return values.index_select(0, self.tokens).unflatten(0, (-1, self.width))  # type: ignore[no-untyped-call, no-any-return]
-
-    def flat(self, rows: torch.Tensor) -> torch.Tensor:
-        """Rows (n, width, ...) as values of the bucket's tokens."""
-        values = rows.flatten(0, 1)
-        return values if self.places is None else values.index_select(0, self.places)
+Project = Callable[[torch.Tensor], torch.Tensor]
+"""Keys and values (n, 2, heads, d) of the tokens at some places (n,)."""
 
 
 class Mixing(Protocol):
     """Who attends to whom in a batch: a `Layout`, or the layout of a model that looks across sequences."""
 
     boundaries: torch.Tensor
+
+    def blocks(self, heads: int, dtype: torch.dtype) -> list[Block]: ...
+
+    def shared(self, project: Project) -> dict[int, Shared]: ...
 
     def mix(self, qkv: torch.Tensor, scaling: float, fixed_splits: bool) -> torch.Tensor: ...
 
@@ -69,23 +52,26 @@ class Layout:
         self.boundaries = batch.boundaries
         self.lengths = batch.lengths
         self.longest = int(batch.lengths.max())
+        self._blocks: list[Block] | None = None
 
     @cached_property
     def buckets(self) -> list[Bucket]:
         """The sequences by rounded length; few buckets where a batch is sorted by length."""
-        device, starts = self.boundaries.device, np.cumsum(self.lengths) - self.lengths
-        widths = -(-self.lengths // STEP) * STEP
-        buckets = []
-        for width in np.unique(widths)[::-1].tolist():
-            chosen = np.flatnonzero(widths == width)
-            column = np.arange(width)
-            real = column < self.lengths[chosen, None]
-            tokens = np.where(real, starts[chosen, None] + column, 0).ravel()
-            mask = None if real.all() else torch.from_numpy(real[:, None, None, :]).to(device)
-            places = None if real.all() else torch.from_numpy(np.flatnonzero(real)).to(device)
-            sequences, index = (torch.from_numpy(x).to(device) for x in (chosen, tokens))
-            buckets.append(Bucket(sequences, index, mask, places, width))
-        return buckets
+        starts, widths = np.cumsum(self.lengths) - self.lengths, rounded(self.lengths)
+        return [
+            as_rows(np.flatnonzero(widths == width), starts, self.lengths, width, self.boundaries.device)
+            for width in np.unique(widths)[::-1].tolist()
+        ]
+
+    def blocks(self, heads: int, dtype: torch.dtype) -> list[Block]:
+        """The batch in the blocks that a CPU computes at a time."""
+        if self._blocks is None:
+            self._blocks = cut(self.lengths, heads, np.zeros_like(self.lengths), dtype)
+        return self._blocks
+
+    def shared(self, project: Project) -> dict[int, Shared]:
+        """Nothing: a token sees its own sequence only."""
+        return {}
 
     def join(self, parts: list[torch.Tensor]) -> torch.Tensor:
         """Values of the tokens bucket by bucket, back in the order of the batch."""
@@ -128,57 +114,13 @@ class Layout:
 
     @cached_property
     def _token_order(self) -> torch.Tensor | None:
-        widths = -(-self.lengths // STEP)
+        widths = rounded(self.lengths)
         if (np.diff(widths) <= 0).all():
             return None
         by_bucket = np.argsort(-widths, kind="stable")
         starts = np.cumsum(self.lengths) - self.lengths
         moved = np.concatenate([np.arange(starts[s], starts[s] + self.lengths[s]) for s in by_bucket])
         return torch.from_numpy(np.argsort(moved)).to(self.boundaries.device)
-
-
-def attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scale: float | None
-) -> torch.Tensor:
-    """Attention of rows (n, heads, w, d) to keys (n, heads, k, d) by what is fastest there.
-
-    Args:
-        mask: True on keys that are seen, or what is added to the scores; it broadcasts to (n, 1, w, k).
-    """
-    if query.dtype == torch.bfloat16 and not query.is_cuda:
-        return products(query, key, value, mask, query.shape[-1] ** -0.5 if scale is None else scale)
-    return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
-
-
-def products(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scale: float
-) -> torch.Tensor:
-    """`attend` by two batched products, `SCORES` attention scores at a time.
-
-    On CPUs in bf16 this takes two thirds of the time of torch's fused kernel, whose exponentials are slow, and a
-    third of it with gradients.
-    """
-    n, heads, width, _ = query.shape
-    q, k, v = (x.flatten(0, 1) for x in (query, key, value))
-    if mask is None or mask.dtype == torch.bool:
-        bias = q.new_zeros(n, 1, 1, k.shape[1])
-        if mask is not None:
-            bias = bias.masked_fill(~mask, -torch.inf)
-    else:
-        bias = mask
-    biases = bias.expand(n, heads, -1, -1).flatten(0, 1)
-    kept = None if torch.is_grad_enabled() and q.requires_grad else torch.empty_like(q)
-    found = []
-    step = max(1, SCORES // (width * k.shape[1]))
-    for low in range(0, n * heads, step):
-        part = slice(low, low + step)
-        scores = torch.baddbmm(biases[part], q[part], k[part].transpose(1, 2), alpha=scale)
-        if kept is None:  # gradients do not go through a place that is written to
-            found.append(torch.bmm(scores.softmax(-1), v[part]))
-        else:
-            torch.bmm(scores.softmax(-1), v[part], out=kept[part])
-    out = torch.cat(found) if kept is None else kept
-    return out.unflatten(0, (n, heads))  # type: ignore[no-untyped-call, no-any-return]
 
 
 def packed_kwargs(batch: Batch, deterministic: bool = False) -> dict[str, Any]:
@@ -246,7 +188,7 @@ def _window(bucket: Bucket, window: int | None, causal: bool) -> torch.Tensor | 
     """The mask of a sliding window, padding hidden; None where the window is wider than the rows."""
     if window is None or bucket.width <= window:
         return None
-    place = torch.arange(bucket.width, device=bucket.tokens.device)
+    place = torch.arange(bucket.width, device=bucket.sequences.device)
     distance = place[:, None] - place[None, :]
     mask = (distance < window) & ((distance >= 0) if causal else (distance > -window))
     if bucket.mask is None:

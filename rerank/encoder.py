@@ -1,8 +1,8 @@
 """A lean forward pass for post-norm encoders (BERT, ELECTRA, RoBERTa, XLM-R), equal to transformers' to 1e-5.
 
 One projection for query, key and value; the last layer computes only what the first token needs, which is all that
-a cross-encoder's head reads; on CPUs the weights of linear layers are packed once for the matrix kernels, which
-apply GELU and add residuals as they write, and the feed-forward part takes few tokens at a time, for the cache.
+a cross-encoder's head reads. On CPUs a layer goes through the batch by blocks that stay in the cache, and weights of
+linear layers are packed once for the matrix kernels, which apply GELU and add residuals as they write.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch.nn.functional import gelu, linear
 
 from .attention import Layout, Mixing
 from .batching import Batch
+from .blocks import TOKENS, fits
 
 TYPED = frozenset({"bert", "electra"})
 POST_NORM = frozenset({"bert", "electra", "roberta", "xlm-roberta", "camembert"})
@@ -58,15 +59,18 @@ class PostNormEncoder(nn.Module):
 
         By default a token attends to its own sequence.
         """
-        states = self.words(batch.input_ids) + self.positions(batch.positions) + self.types(batch.segments)
-        states = self.norm(states)
-        if self.project is not None:
-            states = self.project(states)
+        inputs = torch.stack([batch.input_ids, batch.positions, batch.segments])
+        parts = inputs.split(TOKENS, dim=1) if inputs.device.type == "cpu" else [inputs]
+        states = torch.cat([self._embed(*part) for part in parts])
         layout = layout or Layout(batch)
         *layers, last = cast("list[_Layer]", list(self.layers))
         for layer in layers:
             states = layer(states, layout, deterministic)
         return last.first_tokens(states, layout, deterministic)
+
+    def _embed(self, words: torch.Tensor, positions: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
+        states: torch.Tensor = self.norm(self.words(words) + self.positions(positions) + self.types(types))
+        return states if self.project is None else self.project(states)
 
     def pack(self) -> None:
         """Lays the weights out for the CPU's bf16 kernels; to be called when they have moved or changed dtype."""
@@ -171,7 +175,8 @@ class _Layer(nn.Module):
     def __init__(self, layer: Any, kind: type[_Linear | _Live]) -> None:
         super().__init__()
         own = layer.attention.self
-        self.heads, self.scaling = own.num_attention_heads, own.attention_head_size**-0.5
+        self.heads, self.head_size = own.num_attention_heads, own.attention_head_size
+        self.scaling = self.head_size**-0.5
         self.qkv = kind(own.query, own.key, own.value)
         self.attention_out = kind(layer.attention.output.dense)
         self.attention_norm = layer.attention.output.LayerNorm
@@ -183,26 +188,41 @@ class _Layer(nn.Module):
 
     def forward(self, states: torch.Tensor, layout: Mixing, deterministic: bool) -> torch.Tensor:
         """All tokens: states (T, H) to states (T, H)."""
-        qkv = self.qkv(states).view(len(states), 3, self.heads, -1)
-        return self._feed(states, layout.mix(qkv, self.scaling, deterministic).flatten(1))
+        if not fits(states):
+            qkv = self._by_head(self.qkv(states))
+            return self._feed(states, layout.mix(qkv, self.scaling, deterministic).flatten(1))
+        shared = layout.shared(lambda places: self._keys_values(states.index_select(0, places)))
+        for block in layout.blocks(self.heads, states.dtype):
+            own = states[block.tokens]
+            mixed = block.mix(self._by_head(self.qkv(own)), self.scaling, shared).flatten(1)
+            for rows, values in zip(own.split(ROWS), mixed.split(ROWS), strict=True):
+                rows.copy_(self._feed(rows, values))  # no other block reads them
+        return states
 
     def first_tokens(self, states: torch.Tensor, layout: Mixing, deterministic: bool) -> torch.Tensor:
         """First tokens alone: states (T, H) to states (S, H)."""
         width = self.qkv.in_features
         first = states.index_select(0, layout.boundaries[:-1])
         # three quarters of a layer's work is on rows that nobody reads again: only keys and values need all tokens
-        weight, bias = self.qkv.weight, self.qkv.bias
-        q = linear(first, weight[:width], bias[:width]).unflatten(1, (self.heads, -1))  # type: ignore[no-untyped-call]
-        kv = linear(states, weight[width:], bias[width:]).view(len(states), 2, self.heads, -1)
-        return self._feed(first, layout.mix_first(q, kv, self.scaling, deterministic).flatten(1))
+        q = self._by_head(linear(first, self.qkv.weight[:width], self.qkv.bias[:width]))[:, 0]
+        if not fits(states):
+            mixed = layout.mix_first(q, self._keys_values(states), self.scaling, deterministic)
+            return self._feed(first, mixed.flatten(1))
+        shared = layout.shared(lambda places: self._keys_values(states.index_select(0, places)))
+        parts = [
+            block.mix_first(q[block.sequences], self._keys_values(states[block.tokens]), self.scaling, shared)
+            for block in layout.blocks(self.heads, states.dtype)
+        ]
+        return self._feed(first, torch.cat(parts).flatten(1))
+
+    def _by_head(self, projected: torch.Tensor) -> torch.Tensor:
+        return projected.view(len(projected), -1, self.heads, self.head_size)
+
+    def _keys_values(self, states: torch.Tensor) -> torch.Tensor:
+        width = self.qkv.in_features
+        return self._by_head(linear(states, self.qkv.weight[width:], self.qkv.bias[width:]))
 
     def _feed(self, states: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
-        if not self.out.packed or len(states) <= ROWS:
-            return self._feed_block(states, mixed)
-        parts = zip(torch.split(states, ROWS), torch.split(mixed, ROWS), strict=True)
-        return torch.cat([self._feed_block(*part) for part in parts])
-
-    def _feed_block(self, states: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
         states = self.attention_norm(self.attention_out.plus(mixed, states))
         inner = self.inner.gelu(states) if self.exact_gelu else self.activation(self.inner(states))
         out: torch.Tensor = self.norm(self.out.plus(inner, states))

@@ -1,85 +1,43 @@
 """Inter-passage attention of the Set-Encoder (Schlatt et al., ECIR 2025) over packed sequences.
 
-A token attends to its own sequence and to one *interaction* token of every other sequence of its group. Keys and
-values of interaction tokens are projected once, as those of all tokens, and gathered. On CUDA in half precision
-nothing is gathered per sequence: a kernel call over the own tokens without the interaction token and one over the
-group's interaction tokens are merged by their log-sum-exp, so that the own interaction token counts once.
+A token attends to its own sequence and to one *interaction* token of every other sequence of its group. On CUDA in
+half precision a kernel call over the own tokens without the interaction token and one over the group's interaction
+tokens are merged by their log-sum-exp, so that the own interaction token counts once. On CPUs the lean forward
+pass multiplies the queries of a block with the interaction tokens of their group (`SetLayout.shared`). Where neither
+serves (windows, training), keys and values of interaction tokens are gathered for every sequence.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.nn.functional import scaled_dot_product_attention
 
-from .attention import STEP, Bucket, attend
+from .attention import Project
 from .batching import Batch
+from .blocks import Block, cut
+from .products import Shared, attend
+from .set_places import SetPlaces
 from .varlen import Ends, kernel_fits, varlen_lse
 
 SET = "sparring_set"
-CHUNK = {"cpu": 1 << 13, "cuda": 1 << 18}  # keys gathered at a time: on CPUs they should stay in the cache
 
 Kernel = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
 
-@dataclass(frozen=True, slots=True)
-class SetBucket:
-    """Sequences of about the same length in groups of about the same size.
+class SetLayout(SetPlaces):
+    """Attention inside a sequence and to its group; a `sparring.rerank.attention.Mixing`.
 
-    Args:
-        own: their tokens as rows, which ask.
-        keys: what they attend to as rows: their own tokens, then the interaction tokens of the others.
-        bias: added to the attention scores, (n, 1, 1, keys.width), 0 on keys and -inf on padding; None without.
-        own_lengths, key_lengths: tokens and keys of each row, (n,).
-    """
-
-    own: Bucket
-    keys: Bucket
-    bias: torch.Tensor | None
-    own_lengths: torch.Tensor
-    key_lengths: torch.Tensor
-
-    def mask(self, dtype: torch.dtype, window: int | None) -> torch.Tensor | None:
-        """What is added to the scores; a window hides distant tokens of the own sequence and nothing else."""
-        bias = None if self.bias is None else self.bias.to(dtype)
-        if window is None or self.own.width <= window:
-            return bias
-        device = self.key_lengths.device
-        row = torch.arange(self.own.width, device=device)[:, None]
-        column = torch.arange(self.keys.width, device=device)
-        length = self.own_lengths[:, None, None, None]
-        near = ((row - column).abs() < window) | (column >= length)
-        near = near | ((column == 0) & (row >= length))  # padded rows see something: no row is all masked
-        hidden = torch.zeros((), dtype=dtype, device=device).masked_fill(~near, -torch.inf)
-        return hidden if bias is None else hidden + bias
-
-
-class SetLayout:
-    """Where sequences, groups and interaction tokens lie; a `sparring.rerank.attention.Mixing`.
-
-    Args:
-        batch: packed sequences, groups whole.
-        place: of the interaction token in its sequence, 0 for the first.
-        depth: groups smaller than this are filled up with the mean of their interaction tokens' keys and values,
-            as a model trained with sampled missing documents expects; None invents nothing.
+    The arguments are those of `SetPlaces`.
     """
 
     def __init__(self, batch: Batch, place: int = 0, depth: int | None = None) -> None:
-        self.boundaries = batch.boundaries
-        self.lengths = batch.lengths
-        self.longest = int(batch.lengths.max())
-        self.starts: NDArray[np.int64] = np.cumsum(batch.lengths) - batch.lengths
-        self.interaction: NDArray[np.int64] = self.starts + np.minimum(place, batch.lengths - 1)
-        self.groups = batch.groups
-        self.sizes: NDArray[np.int64] = np.diff(batch.groups)
-        self.group: NDArray[np.int64] = np.repeat(np.arange(len(self.sizes)), self.sizes)
-        self.missing = None if depth is None else np.maximum(depth - self.sizes, 0)
+        super().__init__(batch, place, depth)
+        self._blocks: list[Block] | None = None
 
     def mix(self, qkv: torch.Tensor, scaling: float, fixed_splits: bool) -> torch.Tensor:
         """Attention of all tokens: queries, keys and values (T, 3, heads, d) to values (T, heads, d)."""
@@ -96,7 +54,7 @@ class SetLayout:
             asked = query.index_select(0, bucket.own.sequences)[:, :, None]
             mask = bucket.mask(query.dtype, None)
             parts.append(scaled_dot_product_attention(asked, k, v, attn_mask=mask, scale=scaling)[:, :, 0])
-        return torch.cat(parts).index_select(0, self._sequence_order)
+        return torch.cat(parts).index_select(0, self.sequence_order)
 
     def attend(
         self, query: torch.Tensor, kv: torch.Tensor, scaling: float | None, window: int | None, fixed_splits: bool
@@ -117,7 +75,7 @@ class SetLayout:
             found = attend(q, k, v, mask, scaling)
             parts.append(bucket.own.flat(found.transpose(1, 2)))
         values = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return values if self._token_order is None else values.index_select(0, self._token_order)
+        return values if self.token_order is None else values.index_select(0, self.token_order)
 
     def merged(
         self,
@@ -157,7 +115,7 @@ class SetLayout:
         # a window may hide the own interaction token, so that the others' are gathered for every sequence
         ends = self.boundaries, self.longest
         own, own_lse = kernel(query, k, v, asks, ends, scaling, window=window, fixed_splits=fixed_splits)
-        foreign, counts = self._others(np.arange(count))
+        foreign, counts = self.others(np.arange(count))
         if not len(foreign):
             return own
         gathered = torch.from_numpy(foreign).to(device)
@@ -169,64 +127,26 @@ class SetLayout:
         alone = torch.from_numpy(np.repeat(counts == 0, self.lengths)).to(device)[:, None]
         return _merge(own, own_lse, others.nan_to_num(), others_lse.masked_fill(alone, -torch.inf))
 
-    @cached_property
-    def buckets(self) -> list[SetBucket]:
-        """The sequences by rounded length and number of keys, so that a row does not depend on its neighbours."""
-        filled = np.zeros_like(self.sizes) if self.missing is None else (self.missing > 0).astype(np.int64)
-        keys = self.lengths + (self.sizes - 1 + filled)[self.group]
-        widths = np.stack([-(-self.lengths // STEP) * STEP, -(-keys // STEP) * STEP], axis=1)
-        kinds, kind = np.unique(-widths, axis=0, return_inverse=True)
-        limit = CHUNK.get(self.boundaries.device.type, CHUNK["cuda"])
-        buckets = []
-        for number, (own_width, key_width) in enumerate((-kinds).tolist()):
-            chosen = np.flatnonzero(kind.reshape(-1) == number)
-            step = max(1, limit // key_width)
-            for low in range(0, len(chosen), step):
-                buckets.append(self._bucket(chosen[low : low + step], own_width, key_width, keys))
-        return buckets
+    def blocks(self, heads: int, dtype: torch.dtype) -> list[Block]:
+        """The batch in the blocks that a CPU computes at a time."""
+        if self._blocks is None:
+            self._blocks = cut(self.lengths, heads, self.group, dtype)
+        return self._blocks
 
-    def _bucket(
-        self, chosen: NDArray[np.int64], own_width: int, key_width: int, keys: NDArray[np.int64]
-    ) -> SetBucket:
-        lengths, counts = self.lengths[chosen], keys[chosen]
-        column = np.arange(own_width)
-        own = column < lengths[:, None]
-        tokens = np.where(own, self.starts[chosen, None] + column, 0)
-        foreign, others = self._others(chosen)
-        table = np.zeros((len(chosen), key_width), np.int64)
-        bias = np.full((len(chosen), key_width), -np.inf, np.float32)
-        place = np.arange(key_width)
-        bias[place < counts[:, None]] = 0
-        table[place < lengths[:, None]] = tokens[own]
-        table[(place >= lengths[:, None]) & (place < (lengths + others)[:, None])] = foreign
-        if self.missing is not None:  # one key that counts as often as documents are missing
-            group = self.group[chosen]
-            rows = np.flatnonzero(self.missing[group] > 0)
-            table[rows, counts[rows] - 1] = int(self.lengths.sum()) + group[rows]
-            bias[rows, counts[rows] - 1] = np.log(self.missing[group[rows]])
-        place_on = self.boundaries.device
-        sequences, own_index, key_index, own_lengths, key_lengths = (
-            torch.from_numpy(x).to(place_on) for x in (chosen, tokens.ravel(), table.ravel(), lengths, counts)
-        )
-        places = None if own.all() else torch.from_numpy(np.flatnonzero(own)).to(place_on)
-        mask = torch.from_numpy(bias[:, None, None]).to(place_on) if bias.any() else None
-        return SetBucket(
-            own=Bucket(sequences, own_index, None, places, own_width),
-            keys=Bucket(sequences, key_index, None, None, key_width),
-            bias=mask,
-            own_lengths=own_lengths,
-            key_lengths=key_lengths,
-        )
-
-    def _others(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Interaction tokens of the other members of each sequence's group; how many, (n,)."""
-        counts = self.sizes[self.group[chosen]] - 1
-        first = self.groups[self.group[chosen]]
-        ends = np.cumsum(counts)
-        turn = np.arange(int(counts.sum())) - np.repeat(ends - counts, counts)
-        member = np.repeat(first, counts) + turn
-        member += turn >= np.repeat(chosen - first, counts)  # skips the sequence itself
-        return self.interaction[member], counts
+    def shared(self, project: Project) -> dict[int, Shared]:
+        """Keys and values of the interaction tokens of every group, and the mean for missing documents."""
+        rows = project(torch.from_numpy(self.interaction)).transpose(0, 1)
+        found = {}
+        bounds = zip(self.groups[:-1].tolist(), self.groups[1:].tolist(), strict=True)
+        for number, (low, high) in enumerate(bounds):
+            missing = 0 if self.missing is None else int(self.missing[number])
+            if high - low > 1 or missing:
+                kv = rows[:, low:high]
+                if missing:
+                    kv = torch.cat([kv, kv.float().mean(1, keepdim=True).to(kv.dtype)], dim=1)
+                keys, values = kv.transpose(1, 2).contiguous()
+                found[number] = Shared(keys, values, self.place, missing)
+        return found
 
     def _filled(self, kv: torch.Tensor) -> torch.Tensor:
         """Keys and values; where documents are missing, behind them the means of the interaction tokens."""
@@ -244,20 +164,6 @@ class SetLayout:
         """All tokens but the interaction tokens."""
         kept = np.delete(np.arange(int(self.lengths.sum())), self.interaction)
         return torch.from_numpy(kept).to(self.boundaries.device)
-
-    @cached_property
-    def _sequence_order(self) -> torch.Tensor:
-        return torch.cat([bucket.own.sequences for bucket in self.buckets]).argsort()
-
-    @cached_property
-    def _token_order(self) -> torch.Tensor | None:
-        sequences = torch.cat([bucket.own.sequences for bucket in self.buckets]).cpu().numpy()
-        if (np.diff(sequences) > 0).all():
-            return None
-        lengths = self.lengths[sequences]
-        ends = np.cumsum(lengths)
-        moved = np.arange(int(ends[-1])) + np.repeat(self.starts[sequences] - (ends - lengths), lengths)
-        return torch.from_numpy(np.argsort(moved)).to(self.boundaries.device)
 
 
 def _merge(one: torch.Tensor, one_lse: torch.Tensor, other: torch.Tensor, other_lse: torch.Tensor) -> torch.Tensor:

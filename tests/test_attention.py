@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
-from sparring.rerank import attention
+from sparring.rerank import blocks, products
 from sparring.rerank.attention import PACKED, Layout, packed_attention, packed_kwargs, register
 from sparring.rerank.batching import Batch
 from torch.nn.functional import scaled_dot_product_attention
@@ -91,7 +91,32 @@ def test_products_equal_torchs_attention(monkeypatch: pytest.MonkeyPatch) -> Non
     generator = torch.Generator().manual_seed(0)
     q, k, v = torch.randn(3, 5, 4, 32, 8, generator=generator)
     mask = torch.arange(32) < torch.tensor([32, 30, 7, 1, 31])[:, None, None, None]
-    monkeypatch.setattr(attention, "SCORES", 3 * 32 * 32)  # several parts, the last one shorter
+    monkeypatch.setattr(products, "SCORES", 3 * 32 * 32)  # several parts, the last one shorter
     for hidden in (mask, None):
-        expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=hidden, scale=0.3)
-        torch.testing.assert_close(attention.products(q, k, v, hidden, 0.3), expected, atol=1e-5, rtol=0)
+        expected = scaled_dot_product_attention(q, k, v, attn_mask=hidden, scale=0.3)
+        torch.testing.assert_close(products._in_parts(q, k, v, hidden, 0.3), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("lengths", [[5], [33, 33, 33], [9, 70, 32, 33, 64, 1], list(range(40, 1, -1))])
+@pytest.mark.parametrize("size", [0.5, 30.0, -30.0])  # of the scores: the largest leave the range of the sums
+def test_blocks_equal_each_sequence_alone(
+    lengths: list[int], size: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "TOKENS", 100)
+    monkeypatch.setattr(blocks, "SCORES", 5 * 4 * 32 * 32)
+    generator = torch.Generator().manual_seed(0)
+    qkv = torch.randn(sum(lengths), 3, 4, 8, generator=generator)
+    qkv[:, 0] *= abs(size)
+    if size < 0:  # every score of a row is far below zero
+        qkv[:, 0], qkv[:, 1] = -abs(qkv[:, 0]), abs(qkv[:, 1])
+    parts = blocks.cut(np.array(lengths), 4, np.zeros(len(lengths), np.int64), torch.float32)
+    assert parts[-1].sequences.stop == len(lengths)
+    assert parts[-1].tokens.stop == sum(lengths)
+    found = torch.cat([block.mix(qkv[block.tokens], 0.9, {}) for block in parts])
+    starts = np.cumsum(lengths) - lengths
+    first = [block.mix_first(qkv[starts[block.sequences], 0], qkv[block.tokens, 1:], 0.9, {}) for block in parts]
+    for low, length, own in zip(starts, lengths, torch.cat(first), strict=True):
+        q, k, v = qkv[low : low + length].permute(1, 2, 0, 3)
+        alone = scaled_dot_product_attention(q, k, v, scale=0.9).transpose(0, 1)
+        torch.testing.assert_close(found[low : low + length], alone, atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(own, alone[0], atol=2e-5, rtol=1e-4)

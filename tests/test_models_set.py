@@ -12,6 +12,7 @@ import pytest
 import tiny_models
 import torch
 from safetensors.torch import load_file, save_file
+from sparring.rerank import blocks
 from sparring.rerank.batching import Batch, TokenStore
 from sparring.rerank.engine import Engine
 from sparring.rerank.errors import InputError, UsageError
@@ -205,6 +206,34 @@ def test_two_merged_calls_equal_one_over_gathered_keys(window: int | None, place
         first = query[boundaries[:-1].long()]
         shorter = layout.merged(reference_kernel, first, kv, 0.3, None, False, first=True)
         torch.testing.assert_close(shorter, expected[boundaries[:-1].long()], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("size", [0.5, 40.0])  # of the queries: the larger scores leave the range of the sums
+@pytest.mark.parametrize("depth", [None, 5])
+@pytest.mark.parametrize("place", [0, 1])
+def test_blocks_with_shared_keys_equal_gathered_keys(
+    place: int, depth: int | None, size: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "TOKENS", 60)
+    rng = np.random.default_rng(3)
+    lengths = rng.integers(3, 40, 12)
+    total = int(lengths.sum())
+    boundaries = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+    empty = torch.zeros(total, dtype=torch.int32)
+    batch = Batch(empty, empty, empty, boundaries, lengths, np.array([0, 4, 5, 12]), np.zeros(12, np.int64))
+    torch.manual_seed(0)
+    qkv = torch.randn(total, 3, 2, 8)
+    qkv[:, 0] *= size
+    layout = SetLayout(batch, place, depth)
+    shared = layout.shared(lambda places: qkv[places, 1:])
+    assert set(shared) == ({0, 2} if depth is None else {0, 1, 2})
+    parts = layout.blocks(2, torch.float32)
+    found = torch.cat([block.mix(qkv[block.tokens], 0.9, shared) for block in parts])
+    torch.testing.assert_close(found, layout.mix(qkv, 0.9, False), atol=2e-5, rtol=1e-4)
+    query = qkv[boundaries[:-1].long(), 0]
+    first = [block.mix_first(query[block.sequences], qkv[block.tokens, 1:], 0.9, shared) for block in parts]
+    expected = layout.mix_first(query, qkv[:, 1:], 0.9, False)
+    torch.testing.assert_close(torch.cat(first), expected, atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.gpu
