@@ -196,17 +196,21 @@ def lightning(options: Any, folder: Path, topics: list[Candidates], dtype: str, 
 
 
 def judged(rows: list[dict[str, Any]], dtype: str) -> dict[str, Any]:
-    """The bars: cost against the pointwise model of the same size, and throughput against the fastest peer."""
+    """The bars: cost against the pointwise model of the same size, and throughput against the peer.
+
+    The peer counts in its fastest setting, and as it is called.
+    """
     rate = {row["name"]: row["passages_per_second"] for row in rows}
     own = rate[f"Set-Encoder, {dtype}"]
     cost = rate[f"pointwise, {dtype}"] / own
     bars = {"times_pointwise_cost": {"value": round(cost, 3), "bar": BARS["times_pointwise_cost"]}}
     bars["times_pointwise_cost"]["met"] = cost <= BARS["times_pointwise_cost"]
-    peers = [value for name, value in rate.items() if name.startswith("lightning-ir")]
-    if peers:
-        times = own / max(peers)
-        bar = BARS["times_lightning_ir"]
-        bars["times_lightning_ir"] = {"value": round(times, 3), "bar": bar, "met": times >= bar}
+    peers = {name: value for name, value in rate.items() if name.startswith("lightning-ir")}
+    called = [value for name, value in peers.items() if name.endswith("float32")]  # what it loads by itself
+    for name, values in (("times_lightning_ir", list(peers.values())), ("times_lightning_ir_as_called", called)):
+        if values:
+            times, bar = own / max(values), BARS["times_lightning_ir"]
+            bars[name] = {"value": round(times, 3), "bar": bar, "met": times >= bar}
     return bars
 
 

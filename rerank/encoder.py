@@ -1,8 +1,8 @@
 """A lean forward pass for post-norm encoders (BERT, ELECTRA, RoBERTa, XLM-R), equal to transformers' to 1e-5.
 
 One projection for query, key and value; the last layer computes only what the first token needs, which is all that
-a cross-encoder's head reads. On CPUs a layer goes through the batch by blocks that stay in the cache, and weights of
-linear layers are packed once for the matrix kernels, which apply GELU and add residuals as they write.
+a cross-encoder's head reads. On CPUs a layer goes through the batch by blocks that stay in the cache, and weights
+of linear layers are packed once for the matrix kernels, which apply GELU and add residuals as they write.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class PostNormEncoder(nn.Module):
         By default a token attends to its own sequence.
         """
         inputs = torch.stack([batch.input_ids, batch.positions, batch.segments])
-        parts = inputs.split(TOKENS, dim=1) if inputs.device.type == "cpu" else [inputs]
+        parts = torch.split(inputs, TOKENS, dim=1) if inputs.device.type == "cpu" else [inputs]
         states = torch.cat([self._embed(*part) for part in parts])
         layout = layout or Layout(batch)
         *layers, last = cast("list[_Layer]", list(self.layers))
@@ -195,7 +195,7 @@ class _Layer(nn.Module):
         for block in layout.blocks(self.heads, states.dtype):
             own = states[block.tokens]
             mixed = block.mix(self._by_head(self.qkv(own)), self.scaling, shared).flatten(1)
-            for rows, values in zip(own.split(ROWS), mixed.split(ROWS), strict=True):
+            for rows, values in zip(torch.split(own, ROWS), torch.split(mixed, ROWS), strict=True):
                 rows.copy_(self._feed(rows, values))  # no other block reads them
         return states
 

@@ -3,8 +3,8 @@
 A token attends to its own sequence and to one *interaction* token of every other sequence of its group. On CUDA in
 half precision a kernel call over the own tokens without the interaction token and one over the group's interaction
 tokens are merged by their log-sum-exp, so that the own interaction token counts once. On CPUs the lean forward
-pass multiplies the queries of a block with the interaction tokens of their group (`SetLayout.shared`). Where neither
-serves (windows, training), keys and values of interaction tokens are gathered for every sequence.
+pass multiplies the queries of a block with the interaction tokens of their group (`SetLayout.shared`). Where
+neither serves (windows, training), keys and values of interaction tokens are gathered for every sequence.
 """
 
 from __future__ import annotations
