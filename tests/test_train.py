@@ -18,7 +18,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sparring.rerank.cli import config_flags, main
+from sparring.rerank.datasets import open_dataset
 from sparring.rerank.errors import InputError, UsageError
+from sparring.rerank.lexical import BM25
 from sparring.rerank.vocabulary import Candidates
 from sparring.train import sources as registered
 from sparring.train.data import Mixture, draw, sources
@@ -115,6 +117,15 @@ def test_embedded_collection_is_distilled_through_its_index(tmp_path: Path) -> N
     assert len(rows) > 1000
     for row in rows[:50]:
         assert row.labels[0] == row.labels.max() and (row.labels <= 1.2).all() and 8 <= len(row.labels) <= 9
+    both = sources.parse(f"docstrings(index='{tmp_path}/index', negatives=8, words=0.02)").rows()
+    lexical = open_dataset("pydocs")
+    documents = open_dataset("pydocs").documents
+    ids = list(documents)
+    scores = BM25.of(documents.get_many(ids)).scores([row.query for row in rows[:50]])
+    for row, blended, values in zip(rows, both, scores, strict=False):
+        assert blended.docids == row.docids and blended.labels[0] == blended.labels.max()
+        expected = row.labels[1:] + 0.02 * values[[ids.index(name) for name in row.docids[1:]]]
+        np.testing.assert_allclose(blended.labels[1:], expected, atol=2e-3)
 
 
 @pytest.mark.parametrize(

@@ -23,12 +23,13 @@ class Docstrings:
 
     Without an ``index`` labels are 1 and 0, and negatives are neighbours in name and random bodies. With one (a
     folder made by ``sparring index`` of this collection) negatives are the nearest documents of the summary, and
-    labels are the bi-encoder's similarities, the positive ``lead`` above the best: distillation. ``limit`` takes
-    so many docstrings, evenly spread over the collection; 0 takes all.
+    labels are the bi-encoder's similarities and ``words`` times BM25, the positive ``lead`` above the best:
+    distillation. ``limit`` takes so many docstrings, evenly spread over the collection; 0 takes all.
     """
 
     index: str | None = None
     negatives: int = 50
+    words: float = 0.0
     lead: float = 0.1
     limit: int = 0
     scale: float = 1.0
@@ -45,9 +46,9 @@ class Docstrings:
             pairs = [pairs[place * len(pairs) // self.limit] for place in range(self.limit)]
         names = [item.docid for item in collection]
         texts = [f"{item.title} {item.text}" for item in collection]
-        near = self._near if self.index is None else self._nearest
+        near = self._near(pairs, names) if self.index is None else self._nearest(pairs, names, texts)
         found = []
-        for (own, summary, body), (others, labels) in zip(pairs, near(pairs, names), strict=True):
+        for (own, summary, body), (others, labels) in zip(pairs, near, strict=True):
             docids = (names[own], *(names[i] for i in others))
             values = np.array([labels.max(initial=0.0) + self.lead if self.index else 1.0, *labels], np.float32)
             found.append(Row(docids[0], summary, docids, values, [body, *(texts[i] for i in others)]))
@@ -61,20 +62,27 @@ class Docstrings:
             others = np.setdiff1d(np.concatenate([near, far]), [own])
             yield others, np.zeros(len(others), np.float32)
 
-    def _nearest(self, pairs: list[tuple[int, str, str]], names: list[str]) -> Iterator[Negatives]:
+    def _nearest(
+        self, pairs: list[tuple[int, str, str]], names: list[str], texts: list[str]
+    ) -> Iterator[Negatives]:
         from ...rerank.biencoder import BiEncoder
+        from ...rerank.lexical import BM25
         from ...rerank.search import Index, read_manifest
 
         folder = Path(str(self.index))
         encoder = BiEncoder(str(read_manifest(folder)["encoder"]["model"]))
         index = Index.open(folder, encoder=encoder.identity)
-        vectors = encoder.queries([summary for _, summary, _ in pairs])
+        summaries = [summary for _, summary, _ in pairs]
+        vectors = encoder.queries(summaries)
+        lexical = BM25.of(texts).scores(summaries) if self.words else None
         places, scores = index.search(vectors, self.negatives + 1)
         here = {docid: place for place, docid in enumerate(names)}
-        for (own, _, _), row, values in zip(pairs, places, scores, strict=True):
+        for number, ((own, _, _), row, values) in enumerate(zip(pairs, places, scores, strict=True)):
             docids = [index.ids[int(place)] for place in row if place >= 0]
             if unknown_ids := [docid for docid in docids if docid not in here]:
                 raise InputError(f"{folder}: {unknown_ids[0]!r} is not in pydocs: index this collection")
             others = np.array([here[docid] for docid in docids])
-            kept = others != own
-            yield others[kept], values[: len(others)][kept].astype(np.float32)
+            labels = values[: len(others)].astype(np.float32)
+            if lexical is not None:
+                labels += np.float32(self.words) * lexical[number, others]
+            yield others[others != own], labels[others != own]
