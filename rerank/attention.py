@@ -18,7 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from .batching import Batch
 from .blocks import Block, cut
-from .buckets import Bucket, as_rows, rounded
+from .buckets import Bucket, as_rows, rounded, token_order
 from .products import Shared, attend
 from .varlen import kernel_fits, varlen
 
@@ -114,13 +114,9 @@ class Layout:
 
     @cached_property
     def _token_order(self) -> torch.Tensor | None:
-        widths = rounded(self.lengths)
-        if (np.diff(widths) <= 0).all():
-            return None
-        by_bucket = np.argsort(-widths, kind="stable")
-        starts = np.cumsum(self.lengths) - self.lengths
-        moved = np.concatenate([np.arange(starts[s], starts[s] + self.lengths[s]) for s in by_bucket])
-        return torch.from_numpy(np.argsort(moved)).to(self.boundaries.device)
+        sequences = torch.cat([bucket.sequences for bucket in self.buckets]).cpu().numpy()
+        order = token_order(sequences, self.lengths)
+        return None if order is None else order.to(self.boundaries.device)
 
 
 def packed_kwargs(batch: Batch, deterministic: bool = False) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .buckets import Bucket, as_rows, rounded
+from .buckets import Bucket, as_rows, rounded, token_order
 from .products import Shared, attended
 
 SCORES = 1 << 22  # attention scores at a time
@@ -91,10 +91,7 @@ def cut(lengths: NDArray[np.int64], heads: int, groups: NDArray[np.int64], dtype
         own = lengths[members]
         pieces = list(_pieces(own, heads, groups[members], dtype))
         sequences = np.concatenate([piece.rows.sequences.numpy() for piece in pieces])
-        order = None
-        if (np.diff(sequences) != 1).any():
-            tokens = np.split(np.arange(int(own.sum())), np.cumsum(own)[:-1])
-            order = torch.from_numpy(np.argsort(np.concatenate([tokens[s] for s in sequences])))
+        order = token_order(sequences, own)
         found.append(Block(slice(low, high), slice(first, int(ends[high - 1])), pieces, order))
     return found
 

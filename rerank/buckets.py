@@ -61,6 +61,16 @@ def as_rows(
     return Bucket(sequences, tokens, mask, torch.from_numpy(np.flatnonzero(real)).to(device), width)
 
 
+def token_order(sequences: NDArray[np.int64], lengths: NDArray[np.int64]) -> torch.Tensor | None:
+    """Puts the tokens of sequences in this order, (S,), back in the order of the batch; None: they are in it."""
+    if (np.diff(sequences) > 0).all():
+        return None
+    starts, own = np.cumsum(lengths) - lengths, lengths[sequences]
+    ends = np.cumsum(own)
+    moved = np.arange(int(ends[-1])) + np.repeat(starts[sequences] - (ends - own), own)
+    return torch.from_numpy(np.argsort(moved))
+
+
 def rounded(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     """The widths of the rows that sequences go to."""
     widths: NDArray[np.int64] = -(-lengths // STEP) * STEP

@@ -191,7 +191,8 @@ class _Layer(nn.Module):
         if not fits(states):
             qkv = self._by_head(self.qkv(states))
             return self._feed(states, layout.mix(qkv, self.scaling, deterministic).flatten(1))
-        shared = layout.shared(lambda places: self._keys_values(states.index_select(0, places)))
+        weight, bias = self.qkv.weight, self.qkv.bias
+        shared = layout.shared(lambda places: self._keys_values(states.index_select(0, places), weight, bias))
         for block in layout.blocks(self.heads, states.dtype):
             own = states[block.tokens]
             mixed = block.mix(self._by_head(self.qkv(own)), self.scaling, shared).flatten(1)
@@ -204,23 +205,25 @@ class _Layer(nn.Module):
         width = self.qkv.in_features
         first = states.index_select(0, layout.boundaries[:-1])
         # three quarters of a layer's work is on rows that nobody reads again: only keys and values need all tokens
-        q = self._by_head(linear(first, self.qkv.weight[:width], self.qkv.bias[:width]))[:, 0]
+        weight, bias = self.qkv.weight, self.qkv.bias  # in training each access joins them anew
+        q = self._by_head(linear(first, weight[:width], bias[:width]))[:, 0]
         if not fits(states):
-            mixed = layout.mix_first(q, self._keys_values(states), self.scaling, deterministic)
+            mixed = layout.mix_first(q, self._keys_values(states, weight, bias), self.scaling, deterministic)
             return self._feed(first, mixed.flatten(1))
-        shared = layout.shared(lambda places: self._keys_values(states.index_select(0, places)))
-        parts = [
-            block.mix_first(q[block.sequences], self._keys_values(states[block.tokens]), self.scaling, shared)
-            for block in layout.blocks(self.heads, states.dtype)
-        ]
+        shared = layout.shared(lambda places: self._keys_values(states.index_select(0, places), weight, bias))
+        parts = []
+        for block in layout.blocks(self.heads, states.dtype):
+            kv = self._keys_values(states[block.tokens], weight, bias)
+            parts.append(block.mix_first(q[block.sequences], kv, self.scaling, shared))
         return self._feed(first, torch.cat(parts).flatten(1))
 
     def _by_head(self, projected: torch.Tensor) -> torch.Tensor:
         return projected.view(len(projected), -1, self.heads, self.head_size)
 
-    def _keys_values(self, states: torch.Tensor) -> torch.Tensor:
+    def _keys_values(self, states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """Keys and values (T, 2, heads, d), by the weights of queries, keys and values."""
         width = self.qkv.in_features
-        return self._by_head(linear(states, self.qkv.weight[width:], self.qkv.bias[width:]))
+        return self._by_head(linear(states, weight[width:], bias[width:]))
 
     def _feed(self, states: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
         states = self.attention_norm(self.attention_out.plus(mixed, states))

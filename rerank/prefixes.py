@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import scaled_dot_product_attention
 
 from .batching import Batch
-from .buckets import STEP
+from .buckets import rounded
 from .varlen import kernel_fits, varlen
 
 SHARED = "sparring_shared_prefix"
@@ -86,7 +86,7 @@ class Tree:
     def buckets(self) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
         """Parts of about the same size: rows of query tokens (n, w), of key tokens (n, m), what lies behind which
         (n, w, m), and the places in the rows that hold query tokens."""
-        shape = np.column_stack([-(-self.queries // STEP), -(-self.key_counts // STEP)]) * STEP
+        shape = rounded(np.column_stack([self.queries, self.key_counts]))
         query_starts = np.cumsum(self.queries) - self.queries
         key_starts = np.cumsum(self.key_counts) - self.key_counts
         found = []

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from .batching import Batch
-from .buckets import Bucket, rounded
+from .buckets import Bucket, rounded, token_order
 
 CHUNK = {"cpu": 1 << 13, "cuda": 1 << 18}  # keys gathered at a time: on CPUs they should stay in the cache
 
@@ -135,9 +135,5 @@ class SetPlaces:
     @cached_property
     def token_order(self) -> torch.Tensor | None:
         sequences = torch.cat([bucket.own.sequences for bucket in self.buckets]).cpu().numpy()
-        if (np.diff(sequences) > 0).all():
-            return None
-        lengths = self.lengths[sequences]
-        ends = np.cumsum(lengths)
-        moved = np.arange(int(ends[-1])) + np.repeat(self.starts[sequences] - (ends - lengths), lengths)
-        return torch.from_numpy(np.argsort(moved)).to(self.boundaries.device)
+        order = token_order(sequences, self.lengths)
+        return None if order is None else order.to(self.boundaries.device)

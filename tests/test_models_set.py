@@ -187,15 +187,21 @@ def reference_kernel(
     return out, lse
 
 
+def ragged(sizes: list[int]) -> Batch:
+    """Groups of so many sequences, of 3 to 39 tokens."""
+    count = sum(sizes)
+    lengths = np.random.default_rng(3).integers(3, 40, count)
+    boundaries = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+    empty = torch.zeros(int(lengths.sum()), dtype=torch.int32)
+    groups = np.concatenate([[0], np.cumsum(sizes)])
+    return Batch(empty, empty, empty, boundaries, lengths, groups, np.zeros(count, np.int64))
+
+
 @pytest.mark.parametrize("window", [None, 5])
 @pytest.mark.parametrize("place", [0, 1])
 def test_two_merged_calls_equal_one_over_gathered_keys(window: int | None, place: int) -> None:
-    rng = np.random.default_rng(3)
-    lengths = rng.integers(3, 40, 11)
-    total = int(lengths.sum())
-    boundaries = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
-    empty = torch.zeros(total, dtype=torch.int32)
-    batch = Batch(empty, empty, empty, boundaries, lengths, np.array([0, 4, 5, 11]), np.zeros(11, np.int64))
+    batch = ragged([4, 1, 6])
+    total, boundaries = len(batch.input_ids), batch.boundaries
     torch.manual_seed(0)
     query, kv = torch.randn(total, 2, 8), torch.randn(total, 2, 2, 8)
     layout = SetLayout(batch, place)
@@ -215,12 +221,8 @@ def test_blocks_with_shared_keys_equal_gathered_keys(
     place: int, depth: int | None, size: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(blocks, "TOKENS", 60)
-    rng = np.random.default_rng(3)
-    lengths = rng.integers(3, 40, 12)
-    total = int(lengths.sum())
-    boundaries = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
-    empty = torch.zeros(total, dtype=torch.int32)
-    batch = Batch(empty, empty, empty, boundaries, lengths, np.array([0, 4, 5, 12]), np.zeros(12, np.int64))
+    batch = ragged([4, 1, 7])
+    total, boundaries = len(batch.input_ids), batch.boundaries
     torch.manual_seed(0)
     qkv = torch.randn(total, 3, 2, 8)
     qkv[:, 0] *= size
