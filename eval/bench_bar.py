@@ -16,7 +16,7 @@ from ..rerank.schedules.windows import Window
 from . import significance
 from .bench_summary import Line, groups, verdict
 from .settings import Budget
-from .tables import Table
+from .text_table import Table
 
 SHARE, ABOVE, ROUNDS = 0.06, 0.02, 4
 """Budget, lead over skip-window with greedy, and rounds that the bar allows or demands."""

@@ -25,7 +25,7 @@ from ..rerank import console
 from ..rerank.errors import MissingResourceError, SparringError
 from ..rerank.files import atomic_write
 from .steps import sparring
-from .tables import Table
+from .text_table import Table
 
 Study = Literal["dl19-50", "dl19-100", "vaswani-50", "scifact-50", "photographs", "simulation", "joint-rank"]
 CONFIG = Path("configs/bench/sampling.yaml")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from .bench_summary import ALL, Line, groups, smallest, verdict
-from .tables import Table
+from .text_table import Table
 
 
 def summary_table(lines: Sequence[Line], measure: str, margin: float, digits: int = 3) -> Table:

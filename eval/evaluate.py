@@ -18,7 +18,7 @@ from ..rerank.runs import Run, read_run
 from .evaluation import evaluate
 from .measures import DEFAULT_MEASURES, Measure, aggregate, measure_run, parse_measures
 from .qrels import Qrels, read_qrels
-from .tables import render
+from .text_table import render
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .drawing import Picture, colours, inline_svg
-from .tables import Table
+from .text_table import Table
 
 _CSS = """
 :root { color-scheme: light dark; LIGHT --panel: #f4f4f7; --link: #00558a; }

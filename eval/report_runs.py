@@ -17,7 +17,7 @@ from .measures import Measure
 from .pages import Section
 from .qrels import Qrels
 from .rank_values import kendall_tau, overlap, pad
-from .tables import Table, render_table
+from .text_table import Table, render_table
 
 NamedRun = tuple[str, Run]
 TOP = 10

@@ -14,7 +14,7 @@ from ..rerank.console import log
 from ..rerank.files import atomic_write
 from .bench_data import Pairs
 from .contenders import Contender, Timing
-from .tables import Table
+from .text_table import Table
 
 BARS = {
     ("cpu", "minilm"): {"times_default": 4.0, "times_best": 1.8, "share_of_gemm": 0.78},

@@ -15,7 +15,7 @@ from sparring.eval import significance
 from sparring.eval.evaluate import score_runs
 from sparring.eval.evaluation import evaluate
 from sparring.eval.measures import Qrels, parse_measures
-from sparring.eval.tables import Table, render
+from sparring.eval.text_table import Table, render
 from sparring.rerank.cli import main
 from sparring.rerank.runs import Run
 

@@ -22,7 +22,7 @@ from sparring.eval.qrels import read_qrels
 from sparring.eval.report_bench import read_log
 from sparring.eval.simulate import preferences
 from sparring.eval.simulator import Judge, make_world
-from sparring.eval.tables import Table
+from sparring.eval.text_table import Table
 from sparring.rerank.cli import main
 from sparring.rerank.errors import InputError
 from sparring.rerank.preferences import write_preferences
