@@ -35,8 +35,8 @@ from ..rerank.registry import aggregators, schedules
 from ..rerank.runs import write_run
 from ..rerank.vocabulary import Candidates, Preferences
 from .arena import StoredScorer
+from .commands.simulate import preferences
 from .hardware import machine
-from .simulate import preferences
 from .simulator import Judge, make_world
 
 SCHEDULES = ("bayes", "window(skip=7)", "random", "swiss")

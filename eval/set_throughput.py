@@ -22,9 +22,9 @@ from ..rerank.console import out
 from ..rerank.errors import SparringError
 from ..rerank.files import atomic_write
 from ..rerank.vocabulary import Candidates, Scorer
+from .commands.throughput import quieten
 from .contenders import timed
 from .hardware import machine
-from .throughput import quieten
 
 BARS = {"times_pointwise_cost": 1.10, "times_lightning_ir": 3.0}
 SIZES = {"base": (12, 768, 12, 3072), "minilm": (6, 384, 12, 1536), "tiny": (2, 64, 4, 128)}

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from sparring.eval.evaluate import score_runs
+from sparring.eval.commands.evaluate import score_runs
 from sparring.eval.qrels import read_qrels
 from sparring.rerank.runs import read_run
 

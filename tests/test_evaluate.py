@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from sparring.eval import significance
-from sparring.eval.evaluate import score_runs
+from sparring.eval.commands.evaluate import score_runs
 from sparring.eval.evaluation import evaluate
 from sparring.eval.measures import Qrels, parse_measures
 from sparring.eval.text_table import Table, render

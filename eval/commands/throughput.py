@@ -15,22 +15,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..rerank.cli import CommonOptions
-from ..rerank.console import log, out
-from ..rerank.errors import UsageError
-from ..rerank.files import atomic_write, check_output
-from .bench_data import Pairs, build_cross_encoder, lengthened, load_pairs
-from .contenders import (
-    Contender,
-    Ours,
-    Rerankers,
-    SentenceTransformers,
-    Timing,
-    has_rerankers,
-    interleaved,
-)
-from .hardware import forward_flops, gemm_rates, machine, peak_memory, rerank_made_up
-from .throughput_report import Row, as_table, bars, bars_text, plot, summary
+from ...rerank.cli import CommonOptions
+from ...rerank.console import log, out
+from ...rerank.errors import UsageError
+from ...rerank.files import atomic_write, check_output
+from ..bench_data import Pairs, build_cross_encoder, lengthened, load_pairs
+from ..contenders import Contender, Ours, Rerankers, SentenceTransformers, Timing, has_rerankers, interleaved
+from ..hardware import forward_flops, gemm_rates, machine, peak_memory, rerank_made_up
+from ..throughput_report import Row, as_table, bars, bars_text, plot, summary
 
 DL19 = Path("../shared/data/trec-dl-2019-pool")
 BATCHES = {"cpu": (8, 16, 32, 64), "cuda": (64, 128, 256, 512, 1024)}
@@ -62,7 +54,7 @@ class Options(CommonOptions):
 
 def main(options: Options) -> None:
     """Builds the model, measures everybody in turn, and writes JSON, table and plot."""
-    from ..rerank.devices import choose_device
+    from ...rerank.devices import choose_device
 
     check_output(options.output, options.overwrite)
     if options.pairs < 0 or options.repeats < 1:
@@ -115,7 +107,7 @@ def measured(options: Options, folder: Path, device: Any, pairs: Pairs) -> dict[
     import torch
     from transformers import AutoConfig, AutoTokenizer
 
-    from ..rerank.devices import choose_dtype, default_budget
+    from ...rerank.devices import choose_dtype, default_budget
 
     limit = options.tokens or 512
     config = AutoConfig.from_pretrained(folder)
@@ -161,7 +153,7 @@ def line_up(options: Options, folder: Path, device: Any, pairs: Pairs, limit: in
     """The contenders, sentence-transformers in fp32 first; what cannot take part is said."""
     import torch
 
-    from ..rerank.devices import choose_dtype, dtype_name
+    from ...rerank.devices import choose_dtype, dtype_name
 
     low = dtype_name(choose_dtype("auto", device))
     best = SentenceTransformers(folder, device, low, 32, "sentence-transformers, best setting", limit)

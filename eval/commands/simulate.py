@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ..rerank.cli import CommonOptions
-from ..rerank.console import log, out
-from ..rerank.errors import InputError, UsageError
-from ..rerank.files import check_output, write_meta
-from ..rerank.preferences import write_preferences
-from ..rerank.runs import Run, read_run, write_run
-from ..rerank.vocabulary import Preferences
-from .qrels import Qrels, read_qrels
-from .simulator import Judge, Statistics, World, calibrate, first_stage, label, make_world, measure
+from ...rerank.cli import CommonOptions
+from ...rerank.console import log, out
+from ...rerank.errors import InputError, UsageError
+from ...rerank.files import check_output, write_meta
+from ...rerank.preferences import write_preferences
+from ...rerank.runs import Run, read_run, write_run
+from ...rerank.vocabulary import Preferences
+from ..qrels import Qrels, read_qrels
+from ..simulator import Judge, Statistics, World, calibrate, first_stage, label, make_world, measure
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,15 +10,15 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from ..rerank.cli import CommonOptions
-from ..rerank.console import log, out
-from ..rerank.errors import SparringError, UsageError
-from ..rerank.files import atomic_write, check_output, write_meta
-from ..rerank.runs import Run, read_run
-from .evaluation import evaluate
-from .measures import DEFAULT_MEASURES, Measure, aggregate, measure_run, parse_measures
-from .qrels import Qrels, read_qrels
-from .text_table import render
+from ...rerank.cli import CommonOptions
+from ...rerank.console import log, out
+from ...rerank.errors import SparringError, UsageError
+from ...rerank.files import atomic_write, check_output, write_meta
+from ...rerank.runs import Run, read_run
+from ..evaluation import evaluate
+from ..measures import DEFAULT_MEASURES, Measure, aggregate, measure_run, parse_measures
+from ..qrels import Qrels, read_qrels
+from ..text_table import render
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,16 +11,16 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from ..rerank import console
-from ..rerank.cli import CommonOptions
-from ..rerank.commands import RunOptions
-from ..rerank.errors import InputError, UsageError
-from ..rerank.files import check_output, write_meta
-from ..rerank.fusion import fuse as fuse_ranks
-from ..rerank.fusion import scaled
-from ..rerank.runs import Run, ranked, read_run, write_run
+from ...rerank import console
+from ...rerank.cli import CommonOptions
+from ...rerank.commands import RunOptions
+from ...rerank.errors import InputError, UsageError
+from ...rerank.files import check_output, write_meta
+from ...rerank.fusion import fuse as fuse_ranks
+from ...rerank.fusion import scaled
+from ...rerank.runs import Run, ranked, read_run, write_run
+from ..qrels import read_qrels
 from .evaluate import score_runs
-from .qrels import read_qrels
 
 GRID = tuple(round(step / 20, 2) for step in range(21))
 
