@@ -55,7 +55,7 @@ bench-gpu: $(READY)  ## the same on a CUDA GPU
 	$(BIN)/sparring bench-throughput --device cuda --pairs 0 --output eval/results/throughput-gpu.json --overwrite
 
 bench-sampling: $(READY)  ## what a comparison buys, on the collections at hand
-	$(BIN)/python -m sparring.eval.bench_sampling $(STUDIES)
+	$(BIN)/python -m sparring.eval.bench.sampling_study $(STUDIES)
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) $(BUILD) build .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -34,10 +34,10 @@ from ..rerank.preferences import write_preferences
 from ..rerank.registry import aggregators, schedules
 from ..rerank.runs import write_run
 from ..rerank.vocabulary import Candidates, Preferences
-from .arena import StoredScorer
+from .bench.simulator import Judge, make_world
+from .bench.stored_pairs import StoredScorer
 from .commands.simulate import preferences
 from .hardware import machine
-from .simulator import Judge, make_world
 
 SCHEDULES = ("bayes", "window(skip=7)", "random", "swiss")
 AGGREGATORS = ("log_odds", "bradley_terry", "greedy", "pagerank", "additive")

@@ -16,11 +16,11 @@ from ..rerank.diagnostics import diagnose
 from ..rerank.errors import InputError, UsageError
 from ..rerank.preferences import read_preferences
 from ..rerank.registry import unknown
-from .arena import stored_matrix
-from .bench_bar import bar_table
-from .bench_rows import read_rows
-from .bench_summary import ALL, Line, groups, summarise
-from .bench_tables import full_table, needed_table, published_table, summary_table
+from .bench.rows import read_rows
+from .bench.stored_pairs import stored_matrix
+from .bench.summary import ALL, Line, groups, summarise
+from .bench.tables import full_table, needed_table, published_table, summary_table
+from .bench.target import bar_table
 from .charts import budget_curves, heat_map, preference_matrix, rates, topic_bars, training_curves
 from .pages import Section
 from .throughput_report import as_table

@@ -10,7 +10,7 @@ from ..rerank.errors import InputError, UsageError
 from ..rerank.registry import unknown
 from ..rerank.runs import Run
 from . import significance
-from .bench_tables import p_value
+from .bench.tables import p_value
 from .charts import rank_changes, shortened, topic_bars
 from .evaluation import Evaluation, evaluate
 from .measures import Measure

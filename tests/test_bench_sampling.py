@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sparring.eval import bench_sampling, steps
-from sparring.eval.bench_bar import bar_table
-from sparring.eval.bench_sampling import COLLECTIONS, Options, gather, main
-from sparring.eval.bench_summary import COST, Line
+from sparring.eval.bench import sampling_study as bench_sampling
+from sparring.eval.bench import shell as steps
+from sparring.eval.bench.sampling_study import COLLECTIONS, Options, gather, main
+from sparring.eval.bench.summary import COST, Line
+from sparring.eval.bench.target import bar_table
 from sparring.eval.significance import tost
 from sparring.rerank import console
 from sparring.rerank.cli import COMMANDS, parse

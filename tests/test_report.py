@@ -14,6 +14,7 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="pictures need matplotlib: pip install 'sparring[report]'")
 
+from sparring.eval.bench.simulator import Judge, make_world
 from sparring.eval.charts import preference_matrix, shortened, spaced, topic_bars
 from sparring.eval.commands.evaluate import score_runs
 from sparring.eval.commands.simulate import preferences
@@ -21,7 +22,6 @@ from sparring.eval.drawing import close, inline_svg, save
 from sparring.eval.pages import Section, page
 from sparring.eval.qrels import read_qrels
 from sparring.eval.report_bench import read_log
-from sparring.eval.simulator import Judge, make_world
 from sparring.eval.text_table import Table
 from sparring.rerank.cli import main
 from sparring.rerank.errors import InputError

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from ..eval.steps import sparring
+from ..eval.bench.shell import sparring
 from ..rerank import console
 from ..rerank.errors import SparringError
 

@@ -21,14 +21,14 @@ from ...rerank.play import Order, check_widths
 from ...rerank.processors import available_cpus
 from ...rerank.runs import read_run
 from ...rerank.vocabulary import Schedule
-from ..arena import Arena, open_arena
-from ..bench_bar import bar_table
-from ..bench_rows import Parts, play_all, write_rows
-from ..bench_summary import Line, summarise
-from ..bench_tables import full_table, needed_table, published_table, summary_table
+from ..bench.play_setting import DEFAULT, Budget, Job, Setting, baselines, join, play, reference_orders
+from ..bench.rows import Parts, play_all, write_rows
+from ..bench.stored_pairs import Arena, open_arena
+from ..bench.summary import Line, summarise
+from ..bench.tables import full_table, needed_table, published_table, summary_table
+from ..bench.target import bar_table
 from ..qrels import read_qrels
 from ..rank_values import Judged, RankValue, ranks
-from ..settings import DEFAULT, Budget, Job, Setting, baselines, join, play, reference_orders
 
 PLAIN, PRIOR = "bradley_terry(mean=0.0)", "bradley_terry"
 
@@ -242,7 +242,7 @@ def _write_tables(options: Options, lines: Sequence[Line], measure: str, details
             with atomic_write(options.output.with_suffix(f".{name}.{suffix}")) as stream:
                 stream.write(text)
     if options.rows_tsv:
-        from ..bench_rows import read_rows
+        from ..bench.rows import read_rows
 
         write_rows(options.output.with_suffix(".tsv"), read_rows(options.output)[0], {})
     write_meta(options.output, "bench", _inputs(options), details)

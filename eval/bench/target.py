@@ -11,12 +11,12 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ..rerank import registry
-from ..rerank.schedules.windows import Window
-from . import significance
-from .bench_summary import Line, groups, verdict
-from .settings import Budget
-from .text_table import Table
+from ...rerank import registry
+from ...rerank.schedules.windows import Window
+from .. import significance
+from ..text_table import Table
+from .play_setting import Budget
+from .summary import Line, groups, verdict
 
 SHARE, ABOVE, ROUNDS = 0.06, 0.02, 4
 """Budget, lead over skip-window with greedy, and rounds that the bar allows or demands."""

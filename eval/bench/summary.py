@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from . import significance
-from .settings import Columns
+from .. import significance
+from .play_setting import Columns
 
 ALL = "all"
 Floats = NDArray[np.float64]

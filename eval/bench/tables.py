@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from .bench_summary import ALL, Line, groups, smallest, verdict
-from .text_table import Table
+from ..text_table import Table
+from .summary import ALL, Line, groups, smallest, verdict
 
 
 def summary_table(lines: Sequence[Line], measure: str, margin: float, digits: int = 3) -> Table:

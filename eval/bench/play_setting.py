@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rerank import registry
-from ..rerank.errors import UsageError
-from ..rerank.pipeline import Ranked, rerank
-from ..rerank.play import Order, topic_rng
-from ..rerank.vocabulary import Preferences, Schedule
-from .arena import Arena
-from .rank_values import Ints, Judged, RankValue, kendall_tau, overlap, pad
+from ...rerank import registry
+from ...rerank.errors import UsageError
+from ...rerank.pipeline import Ranked, rerank
+from ...rerank.play import Order, topic_rng
+from ...rerank.vocabulary import Preferences, Schedule
+from ..rank_values import Ints, Judged, RankValue, kendall_tau, overlap, pad
+from .stored_pairs import Arena
 
 DEFAULT = "default"
 """Stands for no aggregator: the schedule's own order, else Bradley-Terry, as `sparring rerank` does."""

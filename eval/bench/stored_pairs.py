@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rerank.console import log
-from ..rerank.diagnostics import Diagnostics, diagnose
-from ..rerank.errors import InputError, UsageError
-from ..rerank.preferences import Stored, read_preferences
-from ..rerank.runs import Run
-from ..rerank.vocabulary import Candidates, Groups, Outcomes, Preferences, Sink
-from .qrels import Qrels
-from .rank_values import Judged
+from ...rerank.console import log
+from ...rerank.diagnostics import Diagnostics, diagnose
+from ...rerank.errors import InputError, UsageError
+from ...rerank.preferences import Stored, read_preferences
+from ...rerank.runs import Run
+from ...rerank.vocabulary import Candidates, Groups, Outcomes, Preferences, Sink
+from ..qrels import Qrels
+from ..rank_values import Judged
 
 Matrix = NDArray[np.float64]
 

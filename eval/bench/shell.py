@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from ..rerank import console
+from ...rerank import console
 
 
 def sparring(*words: object, output: Path | None = None) -> None:

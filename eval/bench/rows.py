@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..rerank import console
-from ..rerank.errors import InputError, MissingResourceError
-from ..rerank.files import atomic_write
-from .settings import Columns, Job, Setting, join, play
+from ...rerank import console
+from ...rerank.errors import InputError, MissingResourceError
+from ...rerank.files import atomic_write
+from .play_setting import Columns, Job, Setting, join, play
 
 _JOB: list[Job] = []
 

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rerank.play import sigmoid, topic_rng
-from .rank_values import Judged, RankValue, pad
+from ...rerank.play import sigmoid, topic_rng
+from ..rank_values import Judged, RankValue, pad
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

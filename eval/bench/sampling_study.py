@@ -1,6 +1,6 @@
 """``make bench-sampling``: what a comparison buys, on every collection with judgements.
 
-    python -m sparring.eval.bench_sampling [STUDY ...] [--data FOLDER] [--models FOLDER]
+    python -m sparring.eval.bench.sampling_study [STUDY ...] [--data FOLDER] [--models FOLDER]
 
 Every step is a `sparring` command that is printed before it runs, so that every figure can be computed again by
 typing it. Preferences, runs and rows stay in the folder of work: a step whose file is there is not run again, an
@@ -21,11 +21,11 @@ from typing import Any, Literal, get_args
 
 import tyro
 
-from ..rerank import console
-from ..rerank.errors import MissingResourceError, SparringError
-from ..rerank.files import atomic_write
-from .steps import sparring
-from .text_table import Table
+from ...rerank import console
+from ...rerank.errors import MissingResourceError, SparringError
+from ...rerank.files import atomic_write
+from ..text_table import Table
+from .shell import sparring
 
 Study = Literal["dl19-50", "dl19-100", "vaswani-50", "scifact-50", "photographs", "simulation", "joint-rank"]
 CONFIG = Path("configs/bench/sampling.yaml")
@@ -232,4 +232,4 @@ def gather(results: Path) -> Table:
 
 if __name__ == "__main__":
     console.configure()
-    sys.exit(main(tyro.cli(Options, prog="python -m sparring.eval.bench_sampling", description=__doc__)))
+    sys.exit(main(tyro.cli(Options, prog="python -m sparring.eval.bench.sampling_study", description=__doc__)))

@@ -1,0 +1,1 @@
+"""The sampling bench: schedules played on stored preferences, quality against comparisons."""
