@@ -14,8 +14,8 @@ from ..rerank.datasets import candidates, open_dataset
 from ..rerank.errors import UsageError
 from ..rerank.runs import Run, read_run
 from ..rerank.vocabulary import Candidates
-from .measures import measure_run, parse_measures
-from .qrels import Qrels, read_qrels
+from .measures.catalogue import measure_run, parse_measures
+from .measures.qrels import Qrels, read_qrels
 
 SIZES = ("minilm", "bert-base", "tiny")
 

@@ -9,14 +9,14 @@ import numpy as np
 from ..rerank.errors import InputError, UsageError
 from ..rerank.registry import unknown
 from ..rerank.runs import Run
-from . import significance
 from .bench.tables import p_value
 from .charts import rank_changes, shortened, topic_bars
-from .evaluation import Evaluation, evaluate
-from .measures import Measure
+from .measures import significance
+from .measures.batched import kendall_tau, overlap, pad
+from .measures.catalogue import Measure
+from .measures.evaluation import Evaluation, evaluate
+from .measures.qrels import Qrels
 from .pages import Section
-from .qrels import Qrels
-from .rank_values import kendall_tau, overlap, pad
 from .text_table import Table, render_table
 
 NamedRun = tuple[str, Run]

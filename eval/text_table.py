@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .evaluation import Comparison, Evaluation, Result
-from .measures import Measure
+from .measures.catalogue import Measure
+from .measures.evaluation import Comparison, Evaluation, Result
 
 _LATEX = str.maketrans(
     {

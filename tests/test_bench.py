@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from sparring.eval import significance
 from sparring.eval.bench.play_setting import Budget, Setting, play
 from sparring.eval.bench.rows import Parts, play_all, read_rows
 from sparring.eval.bench.simulator import Judge, make_world
@@ -22,8 +21,9 @@ from sparring.eval.bench.tables import needed_table, published_table
 from sparring.eval.commands import bench
 from sparring.eval.commands.evaluate import score_runs
 from sparring.eval.commands.simulate import preferences
-from sparring.eval.qrels import Qrels, read_qrels
-from sparring.eval.rank_values import Judged, RankValue, kendall_tau, overlap, pad
+from sparring.eval.measures import significance
+from sparring.eval.measures.batched import Judged, RankValue, kendall_tau, overlap, pad
+from sparring.eval.measures.qrels import Qrels, read_qrels
 from sparring.rerank.aggregators.bradley_terry import BradleyTerry
 from sparring.rerank.cli import main
 from sparring.rerank.errors import InputError, UsageError

@@ -15,7 +15,7 @@ from sparring.eval.bench import shell as steps
 from sparring.eval.bench.sampling_study import COLLECTIONS, Options, gather, main
 from sparring.eval.bench.summary import COST, Line
 from sparring.eval.bench.target import bar_table
-from sparring.eval.significance import tost
+from sparring.eval.measures.significance import tost
 from sparring.rerank import console
 from sparring.rerank.cli import COMMANDS, parse
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from sparring.eval.commands.evaluate import score_runs
-from sparring.eval.qrels import read_qrels
+from sparring.eval.measures.qrels import read_qrels
 from sparring.rerank.runs import read_run
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 from sparring.eval.commands.evaluate import score_runs
-from sparring.eval.qrels import read_qrels
+from sparring.eval.measures.qrels import read_qrels
 from sparring.rerank.cli import main
 from sparring.rerank.runs import read_run
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
-from sparring.eval import significance
 from sparring.eval.commands.evaluate import score_runs
-from sparring.eval.evaluation import evaluate
-from sparring.eval.measures import Qrels, parse_measures
+from sparring.eval.measures import significance
+from sparring.eval.measures.catalogue import Qrels, parse_measures
+from sparring.eval.measures.evaluation import evaluate
 from sparring.eval.text_table import Table, render
 from sparring.rerank.cli import main
 from sparring.rerank.runs import Run

@@ -11,8 +11,8 @@ import pytest
 import pytrec_eval
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sparring.eval.measures import Qrels, measure_run, measures, parse_measures, read_qrels, trec_order
-from sparring.eval.screening import screening
+from sparring.eval.measures.catalogue import Qrels, measure_run, measures, parse_measures, read_qrels, trec_order
+from sparring.eval.measures.screening import screening
 from sparring.rerank.errors import InputError, UsageError
 from sparring.rerank.runs import Run
 

@@ -19,8 +19,8 @@ from sparring.eval.charts import preference_matrix, shortened, spaced, topic_bar
 from sparring.eval.commands.evaluate import score_runs
 from sparring.eval.commands.simulate import preferences
 from sparring.eval.drawing import close, inline_svg, save
+from sparring.eval.measures.qrels import read_qrels
 from sparring.eval.pages import Section, page
-from sparring.eval.qrels import read_qrels
 from sparring.eval.report_bench import read_log
 from sparring.eval.text_table import Table
 from sparring.rerank.cli import main

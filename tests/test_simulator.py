@@ -9,7 +9,7 @@ import pytest
 from sparring.eval.bench.simulator import Judge, Statistics, World, calibrate, first_stage, make_world, measure
 from sparring.eval.commands.evaluate import score_runs
 from sparring.eval.commands.simulate import preferences
-from sparring.eval.qrels import read_qrels
+from sparring.eval.measures.qrels import read_qrels
 from sparring.rerank.cli import main
 from sparring.rerank.diagnostics import diagnose
 from sparring.rerank.preferences import read_preferences

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..eval.measures import measure_run, parse_measures
-from ..eval.qrels import Qrels, read_qrels
+from ..eval.measures.catalogue import measure_run, parse_measures
+from ..eval.measures.qrels import Qrels, read_qrels
 from ..rerank.datasets import candidates, open_dataset
 from ..rerank.errors import InputError, MissingResourceError
 from ..rerank.pipeline import rerank

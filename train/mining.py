@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..eval.qrels import read_qrels
+from ..eval.measures.qrels import read_qrels
 from ..rerank.console import log
 from ..rerank.datasets import Dataset
 from ..rerank.documents import Texts

@@ -15,7 +15,7 @@ from ...rerank.errors import UsageError
 from ...rerank.pipeline import Ranked, rerank
 from ...rerank.play import Order, topic_rng
 from ...rerank.vocabulary import Preferences, Schedule
-from ..rank_values import Ints, Judged, RankValue, kendall_tau, overlap, pad
+from ..measures.batched import Ints, Judged, RankValue, kendall_tau, overlap, pad
 from .stored_pairs import Arena
 
 DEFAULT = "default"

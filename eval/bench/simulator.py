@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...rerank.play import sigmoid, topic_rng
-from ..rank_values import Judged, RankValue, pad
+from ..measures.batched import Judged, RankValue, pad
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -16,8 +16,8 @@ from ...rerank.errors import InputError, UsageError
 from ...rerank.preferences import Stored, read_preferences
 from ...rerank.runs import Run
 from ...rerank.vocabulary import Candidates, Groups, Outcomes, Preferences, Sink
-from ..qrels import Qrels
-from ..rank_values import Judged
+from ..measures.batched import Judged
+from ..measures.qrels import Qrels
 
 Matrix = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import significance
+from ..measures import significance
 from .play_setting import Columns
 
 ALL = "all"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ...rerank import registry
 from ...rerank.schedules.windows import Window
-from .. import significance
+from ..measures import significance
 from ..text_table import Table
 from .play_setting import Budget
 from .summary import Line, groups, verdict

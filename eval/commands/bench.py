@@ -27,8 +27,8 @@ from ..bench.stored_pairs import Arena, open_arena
 from ..bench.summary import Line, summarise
 from ..bench.tables import full_table, needed_table, published_table, summary_table
 from ..bench.target import bar_table
-from ..qrels import read_qrels
-from ..rank_values import Judged, RankValue, ranks
+from ..measures.batched import Judged, RankValue, ranks
+from ..measures.qrels import read_qrels
 
 PLAIN, PRIOR = "bradley_terry(mean=0.0)", "bradley_terry"
 

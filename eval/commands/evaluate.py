@@ -15,9 +15,9 @@ from ...rerank.console import log, out
 from ...rerank.errors import SparringError, UsageError
 from ...rerank.files import atomic_write, check_output, write_meta
 from ...rerank.runs import Run, read_run
-from ..evaluation import evaluate
-from ..measures import DEFAULT_MEASURES, Measure, aggregate, measure_run, parse_measures
-from ..qrels import Qrels, read_qrels
+from ..measures.catalogue import DEFAULT_MEASURES, Measure, aggregate, measure_run, parse_measures
+from ..measures.evaluation import evaluate
+from ..measures.qrels import Qrels, read_qrels
 from ..text_table import render
 
 

@@ -19,7 +19,7 @@ from ...rerank.files import check_output, write_meta
 from ...rerank.fusion import fuse as fuse_ranks
 from ...rerank.fusion import scaled
 from ...rerank.runs import Run, ranked, read_run, write_run
-from ..qrels import read_qrels
+from ..measures.qrels import read_qrels
 from .evaluate import score_runs
 
 GRID = tuple(round(step / 20, 2) for step in range(21))

@@ -17,9 +17,9 @@ from ...rerank.errors import MissingResourceError, UsageError
 from ...rerank.files import atomic_write, check_output, write_meta
 from ...rerank.runs import read_run
 from ..drawing import close, pyplot, save
-from ..measures import DEFAULT_MEASURES, parse_measures
+from ..measures.catalogue import DEFAULT_MEASURES, parse_measures
+from ..measures.qrels import read_qrels
 from ..pages import Section, page
-from ..qrels import read_qrels
 from ..report_bench import bench_section, matrix_section, speed_section, training_section
 from ..report_runs import TOP, NamedRun, changes_section, judged_section
 

@@ -15,7 +15,7 @@ from ...rerank.preferences import write_preferences
 from ...rerank.runs import Run, read_run, write_run
 from ...rerank.vocabulary import Preferences
 from ..bench.simulator import Judge, Statistics, World, calibrate, first_stage, label, make_world, measure
-from ..qrels import Qrels, read_qrels
+from ..measures.qrels import Qrels, read_qrels
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ KINDS = {
     "losses": ("sparring.train.losses", "losses"),
     "retriever-losses": ("sparring.train.retriever_losses", "retriever_losses"),
     "sources": ("sparring.train.data", "sources"),
-    "measures": ("sparring.eval.measures", "measures"),
+    "measures": ("sparring.eval.measures.catalogue", "measures"),
 }
 
 

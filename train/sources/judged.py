@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...eval.qrels import read_qrels
+from ...eval.measures.qrels import read_qrels
 from ...rerank.datasets import Dataset, open_dataset
 from ...rerank.errors import InputError, MissingResourceError
 from ...rerank.runs import Run, read_run

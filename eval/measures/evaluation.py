@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rerank.console import log
-from ..rerank.errors import InputError, UsageError
-from ..rerank.registry import unknown
-from ..rerank.runs import Run
+from ...rerank.console import log
+from ...rerank.errors import InputError, UsageError
+from ...rerank.registry import unknown
+from ...rerank.runs import Run
 from . import significance
-from .measures import Measure, aggregate, measure_run
+from .catalogue import Measure, aggregate, measure_run
 from .qrels import Qrels
 
 

@@ -15,9 +15,9 @@ from typing import ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rerank.registry import Registry
+from ...rerank.registry import Registry
 
-screening = Registry("measure", "sparring.eval.screening")
+screening = Registry("measure", "sparring.eval.measures.screening")
 
 
 class RankMeasure(Protocol):

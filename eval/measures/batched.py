@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rerank.errors import UsageError
+from ...rerank.errors import UsageError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -1,0 +1,1 @@
+"""Measures, their evaluation over runs, and the tests of significance between them."""
