@@ -15,13 +15,13 @@ import pytest
 pytest.importorskip("matplotlib", reason="pictures need matplotlib: pip install 'sparring[report]'")
 
 from sparring.eval.bench.simulator import Judge, make_world
-from sparring.eval.charts import preference_matrix, shortened, spaced, topic_bars
 from sparring.eval.commands.evaluate import score_runs
 from sparring.eval.commands.simulate import preferences
-from sparring.eval.drawing import close, inline_svg, save
 from sparring.eval.measures.qrels import read_qrels
-from sparring.eval.pages import Section, page
-from sparring.eval.report_bench import read_log
+from sparring.eval.report.bench_sections import read_log
+from sparring.eval.report.charts import preference_matrix, shortened, spaced, topic_bars
+from sparring.eval.report.drawing import close, inline_svg, save
+from sparring.eval.report.page import Section, page
 from sparring.eval.text_table import Table
 from sparring.rerank.cli import main
 from sparring.rerank.errors import InputError

@@ -16,12 +16,12 @@ from ...rerank.console import command, log
 from ...rerank.errors import MissingResourceError, UsageError
 from ...rerank.files import atomic_write, check_output, write_meta
 from ...rerank.runs import read_run
-from ..drawing import close, pyplot, save
 from ..measures.catalogue import DEFAULT_MEASURES, parse_measures
 from ..measures.qrels import read_qrels
-from ..pages import Section, page
-from ..report_bench import bench_section, matrix_section, speed_section, training_section
-from ..report_runs import TOP, NamedRun, changes_section, judged_section
+from ..report.bench_sections import bench_section, matrix_section, speed_section, training_section
+from ..report.drawing import close, pyplot, save
+from ..report.page import Section, page
+from ..report.run_sections import TOP, NamedRun, changes_section, judged_section
 
 
 @dataclass(frozen=True, kw_only=True)

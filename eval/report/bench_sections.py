@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rerank import registry
-from ..rerank.diagnostics import diagnose
-from ..rerank.errors import InputError, UsageError
-from ..rerank.preferences import read_preferences
-from ..rerank.registry import unknown
-from .bench.rows import read_rows
-from .bench.stored_pairs import stored_matrix
-from .bench.summary import ALL, Line, groups, summarise
-from .bench.tables import full_table, needed_table, published_table, summary_table
-from .bench.target import bar_table
+from ...rerank import registry
+from ...rerank.diagnostics import diagnose
+from ...rerank.errors import InputError, UsageError
+from ...rerank.preferences import read_preferences
+from ...rerank.registry import unknown
+from ..bench.rows import read_rows
+from ..bench.stored_pairs import stored_matrix
+from ..bench.summary import ALL, Line, groups, summarise
+from ..bench.tables import full_table, needed_table, published_table, summary_table
+from ..bench.target import bar_table
+from ..throughput_report import as_table
 from .charts import budget_curves, heat_map, preference_matrix, rates, topic_bars, training_curves
-from .pages import Section
-from .throughput_report import as_table
+from .page import Section
 
 
 def bench_section(path: Path, first: bool = True) -> Section:

@@ -7,8 +7,8 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ..text_table import Table
 from .drawing import Picture, colours, inline_svg
-from .text_table import Table
 
 _CSS = """
 :root { color-scheme: light dark; LIGHT --panel: #f4f4f7; --link: #00558a; }

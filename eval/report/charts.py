@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .bench.summary import ALL, Line, groups
+from ..bench.summary import ALL, Line, groups
 from .drawing import DASHES, GRID, INK, MARKERS, MUTED, SERIES, Picture, drawn
 
 Floats = NDArray[np.float64]

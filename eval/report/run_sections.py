@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..rerank.errors import InputError, UsageError
-from ..rerank.registry import unknown
-from ..rerank.runs import Run
-from .bench.tables import p_value
+from ...rerank.errors import InputError, UsageError
+from ...rerank.registry import unknown
+from ...rerank.runs import Run
+from ..bench.tables import p_value
+from ..measures import significance
+from ..measures.batched import kendall_tau, overlap, pad
+from ..measures.catalogue import Measure
+from ..measures.evaluation import Evaluation, evaluate
+from ..measures.qrels import Qrels
+from ..text_table import Table, render_table
 from .charts import rank_changes, shortened, topic_bars
-from .measures import significance
-from .measures.batched import kendall_tau, overlap, pad
-from .measures.catalogue import Measure
-from .measures.evaluation import Evaluation, evaluate
-from .measures.qrels import Qrels
-from .pages import Section
-from .text_table import Table, render_table
+from .page import Section
 
 NamedRun = tuple[str, Run]
 TOP = 10

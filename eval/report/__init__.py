@@ -1,0 +1,1 @@
+"""Pages for people: HTML, charts and tables of runs, benches and trainings."""
