@@ -46,7 +46,7 @@ bench: $(READY)  ## throughput against sentence-transformers (RERANKERS=python t
 	$(BIN)/sparring bench-throughput --output eval/results/throughput-cpu.json --overwrite $(if $(RERANKERS),--peers $(RERANKERS))
 
 bench-set: $(READY)  ## the Set-Encoder against the pointwise model (LIGHTNING=python that has it: and lightning-ir)
-	$(BIN)/python -m sparring.eval.set_throughput --output eval/results/set-encoder-cpu.json $(if $(LIGHTNING),--peer $(LIGHTNING))
+	$(BIN)/python -m sparring.eval.speed.set_encoder --output eval/results/set-encoder-cpu.json $(if $(LIGHTNING),--peer $(LIGHTNING))
 
 bench-train: $(READY)  ## training speed beside sentence-transformers' CrossEncoderTrainer
 	$(BIN)/python -m sparring.train.throughput --output eval/results/train-throughput-cpu.json

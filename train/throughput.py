@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from ..eval.bench_data import build_cross_encoder
 from ..eval.commands.throughput import quieten
-from ..eval.hardware import machine
+from ..eval.speed.hardware import machine
+from ..eval.speed.inputs import build_cross_encoder
 from ..rerank.console import out
 from ..rerank.files import atomic_write
 from .collator import Collator

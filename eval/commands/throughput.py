@@ -19,10 +19,10 @@ from ...rerank.cli import CommonOptions
 from ...rerank.console import log, out
 from ...rerank.errors import UsageError
 from ...rerank.files import atomic_write, check_output
-from ..bench_data import Pairs, build_cross_encoder, lengthened, load_pairs
-from ..contenders import Contender, Ours, Rerankers, SentenceTransformers, Timing, has_rerankers, interleaved
-from ..hardware import forward_flops, gemm_rates, machine, peak_memory, rerank_made_up
-from ..throughput_report import Row, as_table, bars, bars_text, plot, summary
+from ..speed.contenders import Contender, Ours, Rerankers, SentenceTransformers, Timing, has_rerankers, interleaved
+from ..speed.hardware import forward_flops, gemm_rates, machine, peak_memory, rerank_made_up
+from ..speed.inputs import Pairs, build_cross_encoder, lengthened, load_pairs
+from ..speed.results import Row, as_table, bars, bars_text, plot, summary
 
 DL19 = Path("../shared/data/trec-dl-2019-pool")
 BATCHES = {"cpu": (8, 16, 32, 64), "cuda": (64, 128, 256, 512, 1024)}

@@ -21,7 +21,7 @@ from ..bench.stored_pairs import stored_matrix
 from ..bench.summary import ALL, Line, groups, summarise
 from ..bench.tables import full_table, needed_table, published_table, summary_table
 from ..bench.target import bar_table
-from ..throughput_report import as_table
+from ..speed.results import as_table
 from .charts import budget_curves, heat_map, preference_matrix, rates, topic_bars, training_curves
 from .page import Section
 

@@ -1,6 +1,6 @@
 """How fast preferences become rankings: one batched call against the libraries' loops, and a whole bench.
 
-    python -m sparring.eval.bench_aggregation [--output eval/results/aggregation-cpu.json]
+    python -m sparring.eval.speed.aggregation [--output eval/results/aggregation-cpu.json]
 
 Three figures, all without a model: Bradley-Terry MAP of 1,000 topics in one call beside a loop over choix or
 evalica; all ordered pairs of 43 topics of 100 scheduled and aggregated; and `sparring bench` with 20 settings,
@@ -24,19 +24,19 @@ from typing import Any
 import numpy as np
 import tyro
 
-from ..rerank import console
-from ..rerank.aggregators.bradley_terry import BradleyTerry
-from ..rerank.errors import MissingPrerequisiteError, SparringError
-from ..rerank.files import atomic_write, check_output
-from ..rerank.pipeline import rerank
-from ..rerank.play import sigmoid
-from ..rerank.preferences import write_preferences
-from ..rerank.registry import aggregators, schedules
-from ..rerank.runs import write_run
-from ..rerank.vocabulary import Candidates, Preferences
-from .bench.simulator import Judge, make_world
-from .bench.stored_pairs import StoredScorer
-from .commands.simulate import preferences
+from ...rerank import console
+from ...rerank.aggregators.bradley_terry import BradleyTerry
+from ...rerank.errors import MissingPrerequisiteError, SparringError
+from ...rerank.files import atomic_write, check_output
+from ...rerank.pipeline import rerank
+from ...rerank.play import sigmoid
+from ...rerank.preferences import write_preferences
+from ...rerank.registry import aggregators, schedules
+from ...rerank.runs import write_run
+from ...rerank.vocabulary import Candidates, Preferences
+from ..bench.simulator import Judge, make_world
+from ..bench.stored_pairs import StoredScorer
+from ..commands.simulate import preferences
 from .hardware import machine
 
 SCHEDULES = ("bayes", "window(skip=7)", "random", "swiss")
@@ -210,7 +210,7 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 if __name__ == "__main__":
     console.configure()
     try:
-        main(tyro.cli(Options, prog="python -m sparring.eval.bench_aggregation", description=__doc__))
+        main(tyro.cli(Options, prog="python -m sparring.eval.speed.aggregation", description=__doc__))
     except SparringError as error:
         sys.stderr.write(f"sparring: error: {error}\n")
         sys.exit(error.exit_code)

@@ -1,6 +1,6 @@
 """What it costs that passages see each other: the Set-Encoder against the pointwise model, and lightning-ir.
 
-    python -m sparring.eval.set_throughput --output eval/results/set-encoder-cpu.json --peer PEER/bin/python
+    python -m sparring.eval.speed.set_encoder --output eval/results/set-encoder-cpu.json --peer PEER/bin/python
 
 One set of weights in lightning-ir's layout, lists of 100 passages of 160 tokens; medians of several repetitions.
 """
@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rerank.console import out
-from ..rerank.errors import SparringError
-from ..rerank.files import atomic_write
-from ..rerank.vocabulary import Candidates, Scorer
-from .commands.throughput import quieten
+from ...rerank.console import out
+from ...rerank.errors import SparringError
+from ...rerank.files import atomic_write
+from ...rerank.vocabulary import Candidates, Scorer
+from ..commands.throughput import quieten
 from .contenders import timed
 from .hardware import machine
 
@@ -60,7 +60,7 @@ def save_set_encoder(folder: Path, size: str, tokens: int) -> Path:
     from safetensors.torch import save_file
     from transformers import AutoTokenizer, ElectraConfig, ElectraModel
 
-    from ..rerank.checkpoints import EMBEDDED, find
+    from ...rerank.checkpoints import EMBEDDED, find
 
     layers, hidden, heads, inner = SIZES[size]
     tokenizer: Any = AutoTokenizer.from_pretrained(find(EMBEDDED).folder)
@@ -130,9 +130,9 @@ def measured(options: Any, folder: Path) -> dict[str, Any]:
     """Everything that goes into the JSON file."""
     import torch
 
-    from ..rerank.devices import choose_device, choose_dtype, dtype_name
-    from ..rerank.engine import Engine
-    from ..rerank.models import load
+    from ...rerank.devices import choose_device, choose_dtype, dtype_name
+    from ...rerank.engine import Engine
+    from ...rerank.models import load
 
     device = choose_device(options.device)
     dtype = dtype_name(choose_dtype("auto", device))

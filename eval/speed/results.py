@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rerank.console import log
-from ..rerank.files import atomic_write
-from .bench_data import Pairs
+from ...rerank.console import log
+from ...rerank.files import atomic_write
+from ..text_table import Table
 from .contenders import Contender, Timing
-from .text_table import Table
+from .inputs import Pairs
 
 BARS = {
     ("cpu", "minilm"): {"times_default": 4.0, "times_best": 1.8, "share_of_gemm": 0.78},

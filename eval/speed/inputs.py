@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rerank.datasets import candidates, open_dataset
-from ..rerank.errors import UsageError
-from ..rerank.runs import Run, read_run
-from ..rerank.vocabulary import Candidates
-from .measures.catalogue import measure_run, parse_measures
-from .measures.qrels import Qrels, read_qrels
+from ...rerank.datasets import candidates, open_dataset
+from ...rerank.errors import UsageError
+from ...rerank.runs import Run, read_run
+from ...rerank.vocabulary import Candidates
+from ..measures.catalogue import measure_run, parse_measures
+from ..measures.qrels import Qrels, read_qrels
 
 SIZES = ("minilm", "bert-base", "tiny")
 
@@ -111,7 +111,7 @@ def build_cross_encoder(folder: Path, size: str, seed: int = 0) -> Path:
     import torch
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
-    from ..rerank.checkpoints import EMBEDDED, find
+    from ...rerank.checkpoints import EMBEDDED, find
 
     embedded = find(EMBEDDED).folder
     torch.manual_seed(seed)

@@ -15,10 +15,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rerank.errors import SparringError
-from ..rerank.vocabulary import Scorer
-from .bench_data import Pairs
+from ...rerank.errors import SparringError
+from ...rerank.vocabulary import Scorer
 from .hardware import synchronise
+from .inputs import Pairs
 
 Scores = NDArray[np.float64]
 
@@ -111,8 +111,8 @@ class Ours:
     """The engine; without tokenisation, a second call on the same texts, whose token ids it still has."""
 
     def __init__(self, folder: Path, device: Any, dtype: str, max_length: int, ledger: bool = False) -> None:
-        from ..rerank.devices import choose_dtype, dtype_name
-        from ..rerank.models import load
+        from ...rerank.devices import choose_dtype, dtype_name
+        from ...rerank.models import load
 
         self._model = load(str(folder), max_length=max_length)
         self._device, self._asked, self._ledger = device, dtype, ledger
@@ -126,11 +126,11 @@ class Ours:
 
     def measure(self, pairs: Pairs) -> Timing:
         """Times a fresh engine on the texts, then on their token ids."""
-        from ..rerank.engine import Engine
+        from ...rerank.engine import Engine
 
         engine = Engine(self._model, device=str(self._device), dtype=self._asked, progress=False)
         if self._ledger:
-            from ..rerank.ledger import Ledger
+            from ...rerank.ledger import Ledger
 
             with tempfile.TemporaryDirectory() as folder, Ledger.open(Path(folder) / "ledger") as ledger:
                 recorded = ledger.wrap(engine)

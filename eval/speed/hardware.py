@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rerank.vocabulary import Candidates
+from ...rerank.vocabulary import Candidates
 
 if TYPE_CHECKING:
     import torch
@@ -130,10 +130,10 @@ def rerank_made_up(folder: str, count: int, device: str, dtype: str, threads: in
     """Reranks ``count`` made-up topics of 16 candidates, 16 in flight: what memory is measured on."""
     import torch
 
-    from ..rerank import registry
-    from ..rerank.engine import Engine
-    from ..rerank.models import load
-    from ..rerank.pipeline import rerank
+    from ...rerank import registry
+    from ...rerank.engine import Engine
+    from ...rerank.models import load
+    from ...rerank.pipeline import rerank
 
     torch.set_num_threads(threads)
     engine = Engine(load(folder), device=device, dtype=dtype, progress=False)

@@ -1,0 +1,1 @@
+"""Throughput on one machine, beside the libraries that people use."""
