@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import registry
-from .play import Order, Play, check_widths, topic_rng
+from .rounds import Order, Play, check_widths, topic_rng
 from .vocabulary import Aggregator, Candidates, Preferences, Schedule, Scorer
 
 

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from sparring.rerank.errors import UsageError
 from sparring.rerank.pipeline import Ranked, rerank
-from sparring.rerank.play import Order, pairs_within, topic_rng
+from sparring.rerank.rounds import Order, pairs_within, topic_rng
 from sparring.rerank.vocabulary import Candidates, Groups, Outcomes, Preferences, Scorer, Sink
 
 

@@ -15,7 +15,7 @@ from sparring.rerank.cli import main
 from sparring.rerank.encoder import PostNormEncoder
 from sparring.rerank.engine import open_scorer
 from sparring.rerank.models import load
-from sparring.rerank.play import sigmoid
+from sparring.rerank.rounds import sigmoid
 from sparring.rerank.vocabulary import Candidates, Groups
 from sparring.train.collator import Collator, sampled_pairs
 from sparring.train.data import Example

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..rerank.batching import TokenStore
-from ..rerank.play import Play, sigmoid, topic_rng
+from ..rerank.rounds import Play, sigmoid, topic_rng
 from ..rerank.shards import build_shard
 from ..rerank.templates import Template, Truncation
 from ..rerank.vocabulary import Candidates, Groups, Schedule

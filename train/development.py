@@ -15,7 +15,7 @@ from ..eval.measures.qrels import Qrels, read_qrels
 from ..rerank.datasets import candidates, open_dataset
 from ..rerank.errors import InputError, MissingResourceError
 from ..rerank.pipeline import rerank
-from ..rerank.play import sigmoid
+from ..rerank.rounds import sigmoid
 from ..rerank.runs import Run, read_run
 from ..rerank.vocabulary import Aggregator, Candidates, Groups, Outcomes, Schedule, Sink
 from .collator import Collator

@@ -31,8 +31,8 @@ from ..rerank.datasets import CandidateSet
 from ..rerank.errors import PartialSuccessError, UsageError
 from ..rerank.files import atomic_write, check_output, write_meta
 from ..rerank.pipeline import Ranked, rerank
-from ..rerank.play import check_widths
 from ..rerank.preferences import write_preferences
+from ..rerank.rounds import check_widths
 from ..rerank.vocabulary import Candidates, Groups, Outcomes, Preferences, Sink
 from .sampling import Sampler, samplers
 

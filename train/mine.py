@@ -26,7 +26,7 @@ from ..rerank.commands.scoring import behind_ledger, discard_ledger
 from ..rerank.datasets import Dataset
 from ..rerank.errors import InputError, MissingResourceError, UsageError
 from ..rerank.files import atomic_write, check_output, write_meta
-from ..rerank.play import topic_rng
+from ..rerank.rounds import topic_rng
 from ..rerank.runs import read_run
 from .mining import Choice, Query, from_run, judged_queries, rescored, searched, without_copies
 

@@ -18,7 +18,7 @@ from ..rerank.commands import DatasetOptions, RunOptions
 from ..rerank.datasets import CandidateSet, candidates
 from ..rerank.errors import InputError, UsageError
 from ..rerank.files import check_output, write_meta
-from ..rerank.play import sigmoid
+from ..rerank.rounds import sigmoid
 from ..rerank.runs import Topic, read_run, write_run
 from ..rerank.vocabulary import Candidates, Preferences
 

@@ -11,7 +11,7 @@ from transformers.utils import logging as transformers_logging
 from ..rerank import console, registry
 from ..rerank.devices import choose_device, default_budget
 from ..rerank.errors import UsageError
-from ..rerank.play import check_widths
+from ..rerank.rounds import check_widths
 from ..rerank.vocabulary import Schedule
 from .arguments import arguments
 from .card import write_card

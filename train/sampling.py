@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from ..rerank.datasets import Dataset
 from ..rerank.errors import InputError
-from ..rerank.play import topic_rng
 from ..rerank.registry import Registry
+from ..rerank.rounds import topic_rng
 from ..rerank.runs import Run
 from ..rerank.search import Index, as_topics, read_manifest
 from ..rerank.textfiles import lines

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ...rerank import registry
 from ...rerank.errors import UsageError
 from ...rerank.pipeline import Ranked, rerank
-from ...rerank.play import Order, topic_rng
+from ...rerank.rounds import Order, topic_rng
 from ...rerank.vocabulary import Preferences, Schedule
 from ..measures.batched import Ints, Judged, RankValue, kendall_tau, overlap, pad
 from .stored_pairs import Arena

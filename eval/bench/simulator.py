@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...rerank.play import sigmoid, topic_rng
+from ...rerank.rounds import sigmoid, topic_rng
 from ..measures.batched import Judged, RankValue, pad
 
 Floats = NDArray[np.float64]

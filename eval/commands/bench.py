@@ -17,8 +17,8 @@ from ...rerank.cli import CommonOptions
 from ...rerank.console import command, log, out
 from ...rerank.errors import SparringError, UsageError
 from ...rerank.files import atomic_write, check_output, sha256, write_meta
-from ...rerank.play import Order, check_widths
 from ...rerank.processors import available_cpus
+from ...rerank.rounds import Order, check_widths
 from ...rerank.runs import read_run
 from ...rerank.vocabulary import Schedule
 from ..bench.play_setting import DEFAULT, Budget, Job, Setting, baselines, join, play, reference_orders

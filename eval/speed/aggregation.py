@@ -29,9 +29,9 @@ from ...rerank.aggregators.bradley_terry import BradleyTerry
 from ...rerank.errors import MissingPrerequisiteError, SparringError
 from ...rerank.files import atomic_write, check_output
 from ...rerank.pipeline import rerank
-from ...rerank.play import sigmoid
 from ...rerank.preferences import write_preferences
 from ...rerank.registry import aggregators, schedules
+from ...rerank.rounds import sigmoid
 from ...rerank.runs import write_run
 from ...rerank.vocabulary import Candidates, Preferences
 from ..bench.simulator import Judge, make_world

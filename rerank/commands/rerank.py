@@ -14,7 +14,7 @@ from ..errors import PartialSuccessError, UsageError
 from ..files import check_output, write_meta
 from ..fusion import scaled
 from ..pipeline import Ranked
-from ..play import sigmoid
+from ..rounds import sigmoid
 from ..runs import write_run
 from . import RunOptions
 from .scoring import Job, ScoringOptions, discard_ledger, plan, prepare, ranked_topics

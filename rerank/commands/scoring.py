@@ -16,7 +16,7 @@ from ..errors import UsageError
 from ..ledger import Ledger
 from ..passages import Passages, Windowed
 from ..pipeline import Ranked, rerank
-from ..play import Order, Play, check_widths, topic_rng
+from ..rounds import Order, Play, check_widths, topic_rng
 from ..runs import Run, read_run
 from ..signals import resumable
 from ..vocabulary import Aggregator, Schedule, Scorer

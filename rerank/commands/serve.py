@@ -13,7 +13,7 @@ from .. import console, registry
 from ..cli import CommonOptions
 from ..errors import MissingPrerequisiteError, UsageError
 from ..passages import Windowed
-from ..play import check_widths
+from ..rounds import check_widths
 from ..server import Bounds, Server
 from ..service import Limits, Service
 from . import WeightsOptions

@@ -26,8 +26,8 @@ from ..batching import Batch
 from ..checkpoints import Checkpoint
 from ..devices import choose_device, choose_dtype, default_budget, dtype_name
 from ..errors import InputError
-from ..play import sigmoid
 from ..registry import families
+from ..rounds import sigmoid
 from ..statistics import EngineStats
 from ..templates import Constant, Template, Text, Truncation
 from ..vectors import VectorStore, score_lists
