@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from faults import seeded
 from sparring.rerank import pages
+from sparring.rerank.commands.interrupts import resumable
 from sparring.rerank.ledger import Ledger
-from sparring.rerank.signals import resumable
 
 TESTS = str(Path(__file__).parent)
 
@@ -103,7 +103,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from faults import FaultyScorer, topics_of
 from sparring.rerank.ledger import Ledger
-from sparring.rerank.signals import Interrupted, resumable
+from sparring.rerank.commands.interrupts import Interrupted, resumable
 import numpy as np
 
 def busy(done):

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sparring.rerank.biencoder import BiEncoder, batches
 from sparring.rerank.cli import main
-from sparring.rerank.commands.adaptive import check_vectors, item_vectors
+from sparring.rerank.commands.search_adaptive import check_vectors, item_vectors
 from sparring.rerank.datasets import Dataset, open_dataset
 from sparring.rerank.errors import InputError, MissingResourceError, SparringError, UsageError
 from sparring.rerank.exact import exact_search

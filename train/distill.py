@@ -19,14 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..rerank import console, registry
-from ..rerank.commands.scoring import (
-    DEFAULT_SCHEDULES,
-    Job,
-    ScoringOptions,
-    discard_ledger,
-    prepare,
-    ranked_topics,
-)
+from ..rerank.commands.job import DEFAULT_SCHEDULES, Job, ScoringOptions, discard_ledger, prepare, ranked_topics
 from ..rerank.datasets import CandidateSet
 from ..rerank.errors import PartialSuccessError, UsageError
 from ..rerank.files import atomic_write, check_output, write_meta

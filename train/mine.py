@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from ..rerank import console
 from ..rerank.cli import CommonOptions
-from ..rerank.commands import DatasetOptions
-from ..rerank.commands.scoring import behind_ledger, discard_ledger
+from ..rerank.commands.job import behind_ledger, discard_ledger
+from ..rerank.commands.options import DatasetOptions
 from ..rerank.datasets import Dataset
 from ..rerank.errors import InputError, MissingResourceError, UsageError
 from ..rerank.files import atomic_write, check_output, write_meta

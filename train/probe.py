@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..rerank import console, registry
 from ..rerank.cli import CommonOptions
-from ..rerank.commands import DatasetOptions, RunOptions
+from ..rerank.commands.options import DatasetOptions, RunOptions
 from ..rerank.datasets import CandidateSet, candidates
 from ..rerank.errors import InputError, UsageError
 from ..rerank.files import check_output, write_meta

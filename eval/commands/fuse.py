@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...rerank import console
 from ...rerank.cli import CommonOptions
-from ...rerank.commands import RunOptions
+from ...rerank.commands.options import RunOptions
 from ...rerank.errors import InputError, UsageError
 from ...rerank.files import check_output, write_meta
 from ...rerank.fusion import fuse as fuse_ranks

@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from ...rerank.cli import CommonOptions
-from ...rerank.commands import DatasetOptions
+from ...rerank.commands.options import DatasetOptions
 from ...rerank.console import command, log
 from ...rerank.errors import MissingResourceError, UsageError
 from ...rerank.files import atomic_write, check_output, write_meta

@@ -17,7 +17,7 @@ from ..errors import InputError, UsageError
 from ..files import atomic_write, check_output, write_meta
 from ..preferences import Stored, read_preferences
 from ..runs import read_run, write_run
-from . import RunOptions
+from .options import RunOptions
 
 TABLES = (".tsv", ".jsonl")
 

@@ -11,7 +11,7 @@ from ..errors import UsageError
 from ..files import check_output, write_meta
 from ..preferences import write_preferences
 from ..vocabulary import Preferences
-from .scoring import Job, ScoringOptions, discard_ledger, plan, prepare, ranked_topics
+from .job import Job, ScoringOptions, discard_ledger, plan, prepare, ranked_topics
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from .. import console
 from ..cli import CommonOptions
 from ..files import check_output, write_meta
 from ..layouts import IndexType, Layout
-from . import DatasetOptions, WeightsOptions
+from .options import DatasetOptions, WeightsOptions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,8 @@ from ..fusion import scaled
 from ..pipeline import Ranked
 from ..rounds import sigmoid
 from ..runs import write_run
-from . import RunOptions
-from .scoring import Job, ScoringOptions, discard_ledger, plan, prepare, ranked_topics
+from .job import Job, ScoringOptions, discard_ledger, plan, prepare, ranked_topics
+from .options import RunOptions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,15 +16,15 @@ from ..errors import InputError, UsageError
 from ..files import check_output, write_meta
 from ..runs import write_run
 from ..textfiles import lines
-from . import DatasetOptions, RunOptions, WeightsOptions
-from .adaptive import check_vectors, item_vectors, prepare
+from .options import DatasetOptions, RunOptions, WeightsOptions
+from .search_adaptive import check_vectors, item_vectors, prepare
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..biencoder import BiEncoder
     from ..search import Ids, Index
-    from .adaptive import Adaptive
+    from .search_adaptive import Adaptive
 
 
 LEXICAL = "bm25"

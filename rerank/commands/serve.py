@@ -16,8 +16,8 @@ from ..passages import Windowed
 from ..rounds import check_widths
 from ..server import Bounds, Server
 from ..service import Limits, Service
-from . import WeightsOptions
-from .scoring import DEFAULT_SCHEDULES
+from .job import DEFAULT_SCHEDULES
+from .options import WeightsOptions
 
 KEY = "SPARRING_API_KEY"
 SAMPLES = tuple(

@@ -15,7 +15,7 @@ from ..datasets import Dataset
 from ..documents import Texts
 from ..errors import UsageError
 from ..vocabulary import Candidates, Scorer
-from .scoring import behind_ledger, discard_ledger
+from .job import behind_ledger, discard_ledger
 
 if TYPE_CHECKING:
     from ..biencoder import BiEncoder

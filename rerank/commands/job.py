@@ -18,9 +18,9 @@ from ..passages import Passages, Windowed
 from ..pipeline import Ranked, rerank
 from ..rounds import Order, Play, check_widths, topic_rng
 from ..runs import Run, read_run
-from ..signals import resumable
 from ..vocabulary import Aggregator, Schedule, Scorer
-from . import DatasetOptions, WeightsOptions
+from .interrupts import resumable
+from .options import DatasetOptions, WeightsOptions
 
 SAMPLE = 64  # groups that a dry run scores to say how long all of them take
 DEFAULT_SCHEDULES = {1: "pointwise", 2: "bayes", None: "whole"}
