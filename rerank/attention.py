@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from .batching import Batch
 from .blocks import Block, cut
 from .buckets import Bucket, as_rows, rounded, token_order
+from .engine.batches import Batch
 from .products import Shared, attend
 from .varlen import kernel_fits, varlen
 

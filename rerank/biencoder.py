@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from .checkpoints import Checkpoint
 from .console import bars_wanted, log, progress
-from .devices import choose_device, choose_dtype, default_budget, dtype_name
+from .engine.devices import choose_device, choose_dtype, default_budget, dtype_name
 from .errors import InputError, SparringError, UsageError
 from .pickles import opened
 

@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn.functional import gelu, linear
 
 from .attention import Layout, Mixing
-from .batching import Batch
 from .blocks import TOKENS, fits
+from .engine.batches import Batch
 
 TYPED = frozenset({"bert", "electra"})
 POST_NORM = frozenset({"bert", "electra", "roberta", "xlm-roberta", "camembert"})

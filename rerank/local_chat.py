@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .devices import choose_dtype, dtype_name
 from .endpoint import Messages, Reply, Usage
+from .engine.devices import choose_dtype, dtype_name
 from .errors import UsageError
 from .list_prompts import LETTERS
 

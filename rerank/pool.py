@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from . import console
+from .engine.stats import EngineStats
 from .errors import SparringError
 from .models import source
-from .statistics import EngineStats
 from .vocabulary import Candidates, Groups, Outcomes, Sink, keep
 from .workers import Task, Worker
 
@@ -47,7 +47,7 @@ class Part:
 
 
 class Pool:
-    """A `sparring.rerank.vocabulary.Scorer` that asks one process per device; see `sparring.rerank.engine.Engine`.
+    """A `sparring.rerank.vocabulary.Scorer` that asks one process per device; see `sparring.rerank.engine.engine.Engine`.
 
     A worker that dies or hangs (see `sparring.rerank.workers`) is reported with its trace within 30 s, and what it
     had not answered yet goes to the others. When none is left the run stops with that trace.
@@ -55,7 +55,7 @@ class Pool:
     Args:
         model: from `sparring.rerank.models.load`; every process loads it again by name.
         devices: such as ("cuda:0", "cuda:1"); a device named twice gets two processes.
-        options: those of `sparring.rerank.engine.Engine`.
+        options: those of `sparring.rerank.engine.engine.Engine`.
     """
 
     def __init__(self, model: Any, devices: Sequence[str], progress: bool = True, **options: Any) -> None:
@@ -81,7 +81,7 @@ class Pool:
         sink: Sink | None = None,
         known: Sequence[Outcomes] | None = None,
     ) -> list[Outcomes]:
-        """As `sparring.rerank.engine.Engine.__call__`; SparringError when no worker is left."""
+        """As `sparring.rerank.engine.engine.Engine.__call__`; SparringError when no worker is left."""
         start = time.perf_counter()
         call = _Call(topics, groups, self._blank(groups) if known is None else [k.copy() for k in known], sink)
         waiting = deque(_share(groups, len(self.workers)))

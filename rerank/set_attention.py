@@ -18,8 +18,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from .attention import Project
-from .batching import Batch
 from .blocks import Block, cut
+from .engine.batches import Batch
 from .products import Shared, attend
 from .set_places import SetPlaces
 from .varlen import Ends, kernel_fits, varlen_lse

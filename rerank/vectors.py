@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .batching import Batch, TokenStore, build_sequences, gather, plan
+from .engine.batches import Batch, TokenStore, build_sequences, gather, plan
+from .engine.stats import EngineStats
+from .engine.templates import Template, Truncation
 from .errors import UsageError
-from .statistics import EngineStats
-from .templates import Template, Truncation
 from .vocabulary import Candidates, Groups, Outcomes, Sink
 
 CACHED = 1 << 17

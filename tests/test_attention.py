@@ -10,7 +10,7 @@ import tiny_models
 import torch
 from sparring.rerank import blocks, products
 from sparring.rerank.attention import PACKED, Layout, packed_attention, packed_kwargs, register
-from sparring.rerank.batching import Batch
+from sparring.rerank.engine.batches import Batch
 from torch.nn.functional import scaled_dot_product_attention
 
 

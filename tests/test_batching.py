@@ -10,8 +10,8 @@ import pytest
 import tiny_models
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sparring.rerank.batching import TokenStore, build_sequences, gather, plan
-from sparring.rerank.templates import Constant, Template, Text, Truncation, pair_template
+from sparring.rerank.engine.batches import TokenStore, build_sequences, gather, plan
+from sparring.rerank.engine.templates import Constant, Template, Text, Truncation, pair_template
 
 STRANGE = [
     "",

@@ -15,7 +15,7 @@ import pytest
 import tiny_generators
 from sparring.rerank import registry
 from sparring.rerank.endpoint import Endpoint, _retry_after
-from sparring.rerank.engine import open_scorer
+from sparring.rerank.engine.engine import open_scorer
 from sparring.rerank.errors import MissingPrerequisiteError, MissingResourceError, SparringError, UsageError
 from sparring.rerank.list_prompts import clean, messages, read
 from sparring.rerank.models import load

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
-from sparring.rerank.batching import Batch
-from sparring.rerank.engine import Engine
+from sparring.rerank.engine.batches import Batch
+from sparring.rerank.engine.engine import Engine
+from sparring.rerank.engine.templates import Constant, Template, Text, Truncation
 from sparring.rerank.errors import SparringError, UsageError
 from sparring.rerank.models import load
-from sparring.rerank.templates import Constant, Template, Text, Truncation
 from sparring.rerank.vocabulary import Candidates, Scorer
 from test_models_pointwise import everything, topics_of
 

@@ -13,7 +13,7 @@ import tiny_generators
 import tiny_models
 import torch
 from safetensors.torch import load_file, save_file
-from sparring.rerank.engine import open_scorer
+from sparring.rerank.engine.engine import open_scorer
 from sparring.rerank.errors import InputError, UsageError
 from sparring.rerank.models import load
 from sparring.rerank.models.list_con_ranker import in_rounds

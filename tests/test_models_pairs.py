@@ -14,9 +14,9 @@ import tiny_models
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
-from sparring.rerank.batching import TokenStore
 from sparring.rerank.checkpoints import Checkpoint
-from sparring.rerank.engine import Engine, open_scorer
+from sparring.rerank.engine.batches import TokenStore
+from sparring.rerank.engine.engine import Engine, open_scorer
 from sparring.rerank.errors import InputError, MissingResourceError, SparringError, UsageError
 from sparring.rerank.models import load, pair_rm
 from sparring.rerank.models.causal_pair import PROMPT

@@ -14,7 +14,7 @@ import tiny_models
 import torch
 from safetensors.torch import load_file, save_file
 from sparring.rerank.checkpoints import Checkpoint
-from sparring.rerank.engine import Engine, open_scorer
+from sparring.rerank.engine.engine import Engine, open_scorer
 from sparring.rerank.errors import InputError, MissingResourceError, UsageError
 from sparring.rerank.models import load
 from sparring.rerank.registry import families

@@ -13,12 +13,12 @@ import tiny_models
 import torch
 from safetensors.torch import load_file, save_file
 from sparring.rerank import blocks
-from sparring.rerank.batching import Batch, TokenStore
-from sparring.rerank.engine import Engine
+from sparring.rerank.engine.batches import Batch, TokenStore
+from sparring.rerank.engine.engine import Engine
+from sparring.rerank.engine.shards import build_shard
 from sparring.rerank.errors import InputError, UsageError
 from sparring.rerank.models import load
 from sparring.rerank.set_attention import SetLayout
-from sparring.rerank.shards import build_shard
 from sparring.rerank.vocabulary import Candidates
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -17,12 +17,12 @@ import tiny_models
 import torch
 import yaml
 from sparring.rerank import workers
-from sparring.rerank.devices import split_devices
-from sparring.rerank.engine import Engine, open_scorer
+from sparring.rerank.engine.devices import split_devices
+from sparring.rerank.engine.engine import Engine, open_scorer
+from sparring.rerank.engine.stats import EngineStats
 from sparring.rerank.errors import SparringError, UsageError
 from sparring.rerank.ledger import Ledger
 from sparring.rerank.models import load
-from sparring.rerank.statistics import EngineStats
 from sparring.rerank.vocabulary import Scorer
 from test_crash_rerank import collection
 from test_engine import Fake

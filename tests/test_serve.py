@@ -426,7 +426,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_real_model_scores_as_the_engine_does(model: Path) -> None:
-    from sparring.rerank.engine import Engine
+    from sparring.rerank.engine.engine import Engine
     from sparring.rerank.models import load
 
     service = open_service(Options(model=str(model), dtype="float32", device="cpu"))

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from sparring.rerank import registry
 from sparring.rerank.cli import main
 from sparring.rerank.encoder import PostNormEncoder
-from sparring.rerank.engine import open_scorer
+from sparring.rerank.engine.engine import open_scorer
 from sparring.rerank.models import load
 from sparring.rerank.rounds import sigmoid
 from sparring.rerank.vocabulary import Candidates, Groups

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..rerank.devices import choose_dtype
+from ..rerank.engine.devices import choose_dtype
 from .trainer import CHECKPOINTS
 
 if TYPE_CHECKING:

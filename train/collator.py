@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..rerank.batching import TokenStore
+from ..rerank.engine.batches import TokenStore
+from ..rerank.engine.shards import build_shard
+from ..rerank.engine.templates import Template, Truncation
 from ..rerank.rounds import Play, sigmoid, topic_rng
-from ..rerank.shards import build_shard
-from ..rerank.templates import Template, Truncation
 from ..rerank.vocabulary import Candidates, Groups, Schedule
 from .data import Example
 from .near_duplicates import near_duplicates

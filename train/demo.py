@@ -72,7 +72,7 @@ def _reranker() -> tuple[Path, bool]:
 
 def _precision() -> tuple[str, ...]:
     """Flags of `sparring index`, which computes in full precision by itself: bf16 where the hardware has it."""
-    from ..rerank.devices import choose_device, choose_dtype, dtype_name
+    from ..rerank.engine.devices import choose_device, choose_dtype, dtype_name
 
     name = dtype_name(choose_dtype("auto", choose_device("auto")))
     return ("--dtype", name) if name == "bfloat16" else ()

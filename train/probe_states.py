@@ -11,7 +11,7 @@ from torch import Tensor
 from ..rerank.biencoder import batches
 from ..rerank.checkpoints import find
 from ..rerank.console import progress
-from ..rerank.devices import choose_device, choose_dtype, default_budget, dtype_name
+from ..rerank.engine.devices import choose_device, choose_dtype, default_budget, dtype_name
 from ..rerank.errors import InputError, UsageError
 from ..rerank.models import load_tokenizer
 from ..rerank.models.sequence_classification import ROBERTA

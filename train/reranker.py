@@ -9,7 +9,7 @@ from transformers import TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from ..rerank import console, registry
-from ..rerank.devices import choose_device, default_budget
+from ..rerank.engine.devices import choose_device, default_budget
 from ..rerank.errors import UsageError
 from ..rerank.rounds import check_widths
 from ..rerank.vocabulary import Schedule

@@ -17,7 +17,7 @@ from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
 from ..rerank import console
-from ..rerank.devices import choose_device, default_budget
+from ..rerank.engine.devices import choose_device, default_budget
 from ..rerank.models.poly_encoder import CONTEXTS
 from .arguments import arguments
 from .data import Mixture

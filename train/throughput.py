@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def measured(options: Any, scratch: Path) -> dict[str, Any]:
     """Everything that goes into the JSON file."""
-    from ..rerank.devices import choose_device, choose_dtype, dtype_name
+    from ..rerank.engine.devices import choose_device, choose_dtype, dtype_name
 
     device = choose_device(options.device)
     dtype = dtype_name(choose_dtype("auto", device))
@@ -143,7 +143,7 @@ def ours(
     """Seconds and mean loss of this toolkit's trainer."""
     from transformers import TrainingArguments
 
-    from ..rerank.devices import default_budget
+    from ..rerank.engine.devices import default_budget
     from .losses import losses
     from .rankers import Start, kinds
     from .trainer import RankingTrainer

@@ -15,9 +15,9 @@ import numpy as np
 from ...rerank import registry
 from ...rerank.cli import CommonOptions
 from ...rerank.console import command, log, out
+from ...rerank.engine.processors import available_cpus
 from ...rerank.errors import SparringError, UsageError
 from ...rerank.files import atomic_write, check_output, sha256, write_meta
-from ...rerank.processors import available_cpus
 from ...rerank.rounds import Order, check_widths
 from ...rerank.runs import read_run
 from ...rerank.vocabulary import Schedule

@@ -54,7 +54,7 @@ class Options(CommonOptions):
 
 def main(options: Options) -> None:
     """Builds the model, measures everybody in turn, and writes JSON, table and plot."""
-    from ...rerank.devices import choose_device
+    from ...rerank.engine.devices import choose_device
 
     check_output(options.output, options.overwrite)
     if options.pairs < 0 or options.repeats < 1:
@@ -107,7 +107,7 @@ def measured(options: Options, folder: Path, device: Any, pairs: Pairs) -> dict[
     import torch
     from transformers import AutoConfig, AutoTokenizer
 
-    from ...rerank.devices import choose_dtype, default_budget
+    from ...rerank.engine.devices import choose_dtype, default_budget
 
     limit = options.tokens or 512
     config = AutoConfig.from_pretrained(folder)
@@ -153,7 +153,7 @@ def line_up(options: Options, folder: Path, device: Any, pairs: Pairs, limit: in
     """The contenders, sentence-transformers in fp32 first; what cannot take part is said."""
     import torch
 
-    from ...rerank.devices import choose_dtype, dtype_name
+    from ...rerank.engine.devices import choose_dtype, dtype_name
 
     low = dtype_name(choose_dtype("auto", device))
     best = SentenceTransformers(folder, device, low, 32, "sentence-transformers, best setting", limit)

@@ -111,7 +111,7 @@ class Ours:
     """The engine; without tokenisation, a second call on the same texts, whose token ids it still has."""
 
     def __init__(self, folder: Path, device: Any, dtype: str, max_length: int, ledger: bool = False) -> None:
-        from ...rerank.devices import choose_dtype, dtype_name
+        from ...rerank.engine.devices import choose_dtype, dtype_name
         from ...rerank.models import load
 
         self._model = load(str(folder), max_length=max_length)
@@ -126,7 +126,7 @@ class Ours:
 
     def measure(self, pairs: Pairs) -> Timing:
         """Times a fresh engine on the texts, then on their token ids."""
-        from ...rerank.engine import Engine
+        from ...rerank.engine.engine import Engine
 
         engine = Engine(self._model, device=str(self._device), dtype=self._asked, progress=False)
         if self._ledger:

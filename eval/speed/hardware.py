@@ -131,7 +131,7 @@ def rerank_made_up(folder: str, count: int, device: str, dtype: str, threads: in
     import torch
 
     from ...rerank import registry
-    from ...rerank.engine import Engine
+    from ...rerank.engine.engine import Engine
     from ...rerank.models import load
     from ...rerank.pipeline import rerank
 

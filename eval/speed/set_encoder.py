@@ -130,8 +130,8 @@ def measured(options: Any, folder: Path) -> dict[str, Any]:
     """Everything that goes into the JSON file."""
     import torch
 
-    from ...rerank.devices import choose_device, choose_dtype, dtype_name
-    from ...rerank.engine import Engine
+    from ...rerank.engine.devices import choose_device, choose_dtype, dtype_name
+    from ...rerank.engine.engine import Engine
     from ...rerank.models import load
 
     device = choose_device(options.device)

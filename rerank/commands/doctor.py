@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .. import console
 from ..cli import CommonOptions
-from ..processors import available_cpus
+from ..engine.processors import available_cpus
 
 PACKAGES = {
     "torch": "pip install torch",
@@ -76,7 +76,7 @@ def _device(options: Options) -> Iterator[tuple[str, str]]:
         return
     import torch
 
-    from ..devices import choose_device, choose_dtype, dtype_name
+    from ..engine.devices import choose_device, choose_dtype, dtype_name
 
     device = choose_device(options.device)
     yield "device", str(device)

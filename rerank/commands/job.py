@@ -121,7 +121,7 @@ def prepare(options: ScoringOptions, run: Run | None = None) -> Job:
 
     ``run`` stands in for the one that the options name, where a command has changed its candidates.
     """
-    from ..engine import open_scorer
+    from ..engine.engine import open_scorer
     from ..models import load
 
     started = time.perf_counter()

@@ -95,7 +95,7 @@ def main(options: Options) -> None:
 
 def open_service(options: Options) -> Service:
     """The service that the flags describe, not yet started."""
-    from ..engine import open_scorer
+    from ..engine.engine import open_scorer
     from ..models import load
 
     schedule = registry.schedules.parse(options.schedule) if options.schedule else None

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from weakref import WeakKeyDictionary
 
 from ..checkpoints import Checkpoint
+from ..engine.templates import Template, Truncation
 from ..errors import InputError, UsageError
 from ..pickles import opened
 from ..registry import families, unknown
-from ..templates import Template, Truncation
 
 if TYPE_CHECKING:
     import torch
 
-    from ..batching import Batch
+    from ..engine.batches import Batch
 
 
 FAMILY_KEY = "sparring_family"

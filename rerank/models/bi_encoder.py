@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from ..checkpoints import Checkpoint
-from ..devices import choose_device, choose_dtype, dtype_name
+from ..engine.devices import choose_device, choose_dtype, dtype_name
+from ..engine.stats import EngineStats
 from ..errors import InputError, UsageError
 from ..registry import families
-from ..statistics import EngineStats
 from ..vocabulary import Candidates, Groups, Outcomes, Sink
 
 CACHED_TEXTS = 1 << 17

@@ -13,13 +13,13 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from ..batching import Batch
 from ..checkpoints import Checkpoint
+from ..engine.batches import Batch
+from ..engine.templates import Template, Truncation
 from ..errors import InputError, UsageError
 from ..prefixes import SHARED, Tree, register
 from ..prompts import answer_ids, check_placeholders, prompt_template
 from ..registry import families, unknown
-from ..templates import Template, Truncation
 from . import clamp_length, fingerprint, load_pretrained, load_tokenizer
 
 PACKABLE = frozenset({"qwen2", "qwen3", "llama", "mistral", "gemma"})

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..checkpoints import Checkpoint
+from ..engine.templates import Constant, Slot, Template, Text, Truncation, pair_template
 from ..errors import UsageError
 from ..registry import families
-from ..templates import Constant, Slot, Template, Text, Truncation, pair_template
 from .sequence_classification import SequenceClassifier, is_classifier, load_classifier
 
 

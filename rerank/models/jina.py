@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from ..checkpoints import Checkpoint
+from ..engine.templates import Truncation
 from ..errors import InputError
 from ..registry import families
-from ..templates import Truncation
 from . import clamp_length, load_tokenizer
 from .sequence_classification import SequenceClassifier
 

@@ -19,16 +19,16 @@ import torch
 from numpy.typing import NDArray
 
 from ..attention import PACKED, packed_kwargs, register
-from ..batching import Batch, TokenStore
 from ..checkpoints import Checkpoint
-from ..devices import choose_device, choose_dtype, default_budget, dtype_name
 from ..encoder import POST_NORM, PostNormEncoder, token_states
+from ..engine.batches import Batch, TokenStore
+from ..engine.devices import choose_device, choose_dtype, default_budget, dtype_name
+from ..engine.shards import Shard, build_shard, prefetch, split_topics
+from ..engine.stats import EngineStats, SelfCheck
+from ..engine.templates import Truncation, pair_template
 from ..errors import InputError, SparringError, UsageError
 from ..pair_head import HEAD_FILE, PairHead, pair_logits
 from ..registry import families
-from ..shards import Shard, build_shard, prefetch, split_topics
-from ..statistics import EngineStats, SelfCheck
-from ..templates import Truncation, pair_template
 from ..vocabulary import Candidates, Groups, Outcomes, Sink
 from . import clamp_length, fingerprint, load_pretrained, load_tokenizer
 from .sequence_classification import PACKABLE, ROBERTA
@@ -107,7 +107,7 @@ class LatePair:
 
     Args:
         model: from `sparring.rerank.models.load`.
-        device, dtype, token_budget, deterministic, progress: as for `sparring.rerank.engine.Engine`.
+        device, dtype, token_budget, deterministic, progress: as for `sparring.rerank.engine.engine.Engine`.
     """
 
     width: int | None = 2

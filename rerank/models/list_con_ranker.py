@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..attention import PACKED, packed_kwargs, register
-from ..batching import Batch
 from ..checkpoints import Checkpoint
-from ..devices import choose_device, choose_dtype, default_budget, dtype_name
+from ..engine.batches import Batch
+from ..engine.devices import choose_device, choose_dtype, default_budget, dtype_name
+from ..engine.stats import EngineStats
+from ..engine.templates import Constant, Template, Text, Truncation
 from ..errors import InputError
 from ..registry import families
 from ..rounds import sigmoid
-from ..statistics import EngineStats
-from ..templates import Constant, Template, Text, Truncation
 from ..vectors import VectorStore, score_lists
 from ..vocabulary import Candidates, Groups, Outcomes, Sink
 from . import clamp_length, fingerprint, load_tokenizer

@@ -21,11 +21,11 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from ..checkpoints import Checkpoint
-from ..devices import choose_device, choose_dtype, default_budget, dtype_name
+from ..engine.devices import choose_device, choose_dtype, default_budget, dtype_name
+from ..engine.stats import EngineStats
 from ..errors import InputError
 from ..files import sha256
 from ..registry import families
-from ..statistics import EngineStats
 from ..vectors import VectorStore, score_lists
 from ..vocabulary import Candidates, Groups, Outcomes, Sink
 from .set_encoder import SetEncoder, load_parts

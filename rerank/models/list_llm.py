@@ -18,8 +18,8 @@ import numpy as np
 
 from .. import console
 from ..checkpoints import SERVED, Checkpoint
-from ..devices import choose_device
 from ..endpoint import Endpoint, Messages
+from ..engine.devices import choose_device
 from ..errors import UsageError
 from ..list_prompts import LETTERS, SYSTEM, TASKS, Reading, messages, read
 from ..local_chat import LocalChat

@@ -16,13 +16,13 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
-from ..batching import TokenStore, build_sequences, gather, plan
 from ..checkpoints import Checkpoint
-from ..devices import choose_device, choose_dtype, default_budget, dtype_name
+from ..engine.batches import TokenStore, build_sequences, gather, plan
+from ..engine.devices import choose_device, choose_dtype, default_budget, dtype_name
+from ..engine.stats import EngineStats
+from ..engine.templates import Constant, Template, Text, Truncation
 from ..errors import InputError, UsageError
 from ..registry import families
-from ..statistics import EngineStats
-from ..templates import Constant, Template, Text, Truncation
 from ..vocabulary import Candidates, Groups, Outcomes, Sink
 from . import fingerprint, load_tokenizer
 from .t5 import scales_states, token_id

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..batching import Batch
 from ..checkpoints import Checkpoint
+from ..engine.batches import Batch
+from ..engine.templates import Constant, Template, Text, Truncation
 from ..errors import InputError
 from ..registry import families
-from ..templates import Constant, Template, Text, Truncation
 from . import fingerprint, load_tokenizer
 
 MARKERS = {

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 
 from ..attention import PACKED, packed_kwargs, register
-from ..batching import Batch
 from ..checkpoints import Checkpoint
 from ..encoder import POST_NORM, PostNormEncoder, token_states
+from ..engine.batches import Batch
+from ..engine.templates import Template, Truncation, pair_template
 from ..errors import InputError
 from ..registry import families
-from ..templates import Template, Truncation, pair_template
 from . import clamp_length, fingerprint, load_pretrained, load_tokenizer
 
 ROBERTA = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert"})

@@ -14,13 +14,13 @@ from typing import Any, Literal
 
 import torch
 
-from ..batching import Batch
 from ..checkpoints import Checkpoint
 from ..encoder import POST_NORM, PostNormEncoder, token_states
+from ..engine.batches import Batch
+from ..engine.templates import Template, Truncation
 from ..errors import InputError, UsageError
 from ..registry import families
 from ..set_attention import SET, SetLayout, register
-from ..templates import Template, Truncation
 from . import fingerprint, load_tokenizer
 from .sequence_classification import PACKABLE, detach_head, load_classifier
 from .webis import first_position, load_webis, webis_template, webis_truncation

@@ -19,11 +19,11 @@ from typing import Any, Literal
 
 import torch
 
-from ..batching import Batch
 from ..checkpoints import Checkpoint
+from ..engine.batches import Batch
+from ..engine.templates import Constant, Slot, Template, Text, Truncation
 from ..errors import InputError
 from ..registry import families
-from ..templates import Constant, Slot, Template, Text, Truncation
 from . import fingerprint, load_pretrained, load_tokenizer
 
 Kind = Literal["mono", "duo", "rank"]

@@ -13,12 +13,12 @@ from typing import Any, ClassVar
 import torch
 
 from ..attention import PACKED, packed_kwargs, register
-from ..batching import Batch
 from ..checkpoints import Checkpoint
 from ..encoder import POST_NORM, PostNormEncoder
+from ..engine.batches import Batch
+from ..engine.templates import Constant, Template, Truncation, pair_template
 from ..errors import InputError
 from ..registry import families
-from ..templates import Constant, Template, Truncation, pair_template
 from . import clamp_length, fingerprint, load_tokenizer
 from .sequence_classification import ROBERTA
 

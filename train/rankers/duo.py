@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...rerank.batching import Batch
+from ...rerank.engine.batches import Batch
 from ...rerank.models import FAMILY_KEY
 from ...rerank.models.duo import Duo as DuoFamily
 from ...rerank.models.duo import duo_template

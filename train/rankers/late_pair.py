@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...rerank.batching import Batch
 from ...rerank.checkpoints import Checkpoint
 from ...rerank.console import log
+from ...rerank.engine.batches import Batch
 from ...rerank.models.late_pair import LatePairEncoder
 from ...rerank.models.sequence_classification import PACKABLE, ROBERTA, is_classifier
 from ...rerank.pair_head import HEAD_FILE, Activation, PairHead, pair_logits

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...rerank.attention import PACKED, register
-from ...rerank.batching import Batch
+from ...rerank.engine.batches import Batch
 from ...rerank.models.list_con_ranker import ListConRankers as ListConFamily
 from ...rerank.models.list_con_ranker import (
     ListTransformer,

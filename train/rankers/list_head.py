@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...rerank.batching import Batch
+from ...rerank.engine.batches import Batch
 from ...rerank.files import atomic_write
 from ...rerank.models.list_head import FILE, ContextHead, load_head
 from ...rerank.models.sequence_classification import PACKABLE, SequenceClassifier

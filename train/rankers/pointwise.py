@@ -7,9 +7,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ...rerank.batching import Batch
+from ...rerank.engine.batches import Batch
+from ...rerank.engine.templates import Template
 from ...rerank.models.sequence_classification import SUPPORTED, SequenceClassifier
-from ...rerank.templates import Template
 from ..collator import Layout
 from . import Start, kinds
 from .bodies import IDENTITY, Body, find_start, lean, load_body, load_weights, write_model

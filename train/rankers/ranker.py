@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...rerank.batching import Batch
+from ...rerank.engine.batches import Batch
 from ..collator import Layout
 from ..losses import Loss
 from . import Start

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...rerank.batching import Batch
+from ...rerank.engine.batches import Batch
 from ...rerank.models.sequence_classification import PACKABLE, detach_head
 from ...rerank.models.set_encoder import Parts, SetEncoder, load_duplicates
 from ...rerank.models.webis import INTERACTION, webis_template

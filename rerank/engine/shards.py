@@ -11,9 +11,9 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .batching import Batch, Sequences, TokenStore, build_sequences, gather, plan
+from ..vocabulary import Candidates, Groups
+from .batches import Batch, Sequences, TokenStore, build_sequences, gather, plan
 from .templates import Template, Text, Truncation
-from .vocabulary import Candidates, Groups
 
 T = TypeVar("T")
 SHARD_MEMBERS = 1 << 18

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from .errors import MissingPrerequisiteError, UsageError
-from .registry import unknown
+from ..errors import MissingPrerequisiteError, UsageError
+from ..registry import unknown
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ALIASES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}

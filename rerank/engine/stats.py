@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .batching import Batch
-from .errors import SparringError
+from ..errors import SparringError
+from ..vocabulary import Outcomes
+from .batches import Batch
 from .shards import Shard
-from .vocabulary import Outcomes
 
 
 @dataclass(slots=True)

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from . import console
-from .batching import Batch, TokenStore
+from .. import console
+from ..errors import SparringError, UsageError
+from ..models import Model
+from ..vocabulary import Candidates, Groups, Outcomes, Scorer, Sink, keep
+from .batches import Batch, TokenStore
 from .devices import choose_device, choose_dtype, default_budget, dtype_name, split_devices
-from .errors import SparringError, UsageError
-from .models import Model
 from .shards import Shard, build_shard, prefetch, split_topics
-from .statistics import EngineStats, SelfCheck
-from .vocabulary import Candidates, Groups, Outcomes, Scorer, Sink, keep
+from .stats import EngineStats, SelfCheck
 
 STORE_TOKENS = 1 << 26  # 256 MB of token ids are kept between calls
 COMMIT_GROUPS, COMMIT_SECONDS = 4096, 1.0
@@ -293,7 +293,7 @@ def open_scorer(model: Any, *, device: str = "auto", **options: Any) -> Scorer:
     of `Engine`.
     """
     if "," in device:
-        from .pool import Pool
+        from ..pool import Pool
 
         return Pool(model, split_devices(device), **options)
     options["device"] = device
