@@ -16,11 +16,11 @@ import pytest
 import tiny_models
 import torch
 import yaml
-from sparring.rerank import workers
 from sparring.rerank.engine.devices import split_devices
 from sparring.rerank.engine.engine import Engine, open_scorer
 from sparring.rerank.engine.stats import EngineStats
 from sparring.rerank.errors import SparringError, UsageError
+from sparring.rerank.executors import worker as workers
 from sparring.rerank.ledger import Ledger
 from sparring.rerank.models import load
 from sparring.rerank.vocabulary import Scorer

@@ -289,11 +289,11 @@ def _unknown(outcomes: Outcomes) -> NDArray[np.bool_]:
 def open_scorer(model: Any, *, device: str = "auto", **options: Any) -> Scorer:
     """The scorer of a loaded model: an `Engine`, or what a model that batches on its own (a bi-encoder) returns.
 
-    Several devices (``cuda:0,1``) get a process each, behind a `sparring.rerank.pool.Pool`. ``options`` are those
+    Several devices (``cuda:0,1``) get a process each, behind a `sparring.rerank.executors.pool.Pool`. ``options`` are those
     of `Engine`.
     """
     if "," in device:
-        from ..pool import Pool
+        from ..executors.pool import Pool
 
         return Pool(model, split_devices(device), **options)
     options["device"] = device

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from . import console
-from .engine.stats import EngineStats
-from .errors import SparringError
-from .models import source
-from .vocabulary import Candidates, Groups, Outcomes, Sink, keep
-from .workers import Task, Worker
+from .. import console
+from ..engine.stats import EngineStats
+from ..errors import SparringError
+from ..models import source
+from ..vocabulary import Candidates, Groups, Outcomes, Sink, keep
+from .worker import Task, Worker
 
 LISTEN_S = 1.0
 SHARES = 4  # tasks per worker and call: the last ones even out
@@ -49,7 +49,7 @@ class Part:
 class Pool:
     """A `sparring.rerank.vocabulary.Scorer` that asks one process per device; see `sparring.rerank.engine.engine.Engine`.
 
-    A worker that dies or hangs (see `sparring.rerank.workers`) is reported with its trace within 30 s, and what it
+    A worker that dies or hangs (see `sparring.rerank.executors.worker`) is reported with its trace within 30 s, and what it
     had not answered yet goes to the others. When none is left the run stops with that trace.
 
     Args:

@@ -1,0 +1,1 @@
+"""Ways to run a model: on one device, on many, and whatever registers here."""
