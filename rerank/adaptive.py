@@ -16,8 +16,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .data.records import read_queries
 from .errors import InputError
-from .records import read_queries
 from .registry import Registry
 
 adaptive = Registry("adaptive search", "sparring.rerank.adaptive")

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .records import clean
+from .data.records import clean
 from .rounds import sigmoid
 
 DOCUMENTS_PER_UNIT = 100

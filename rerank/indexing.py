@@ -16,12 +16,12 @@ from typing import IO
 import numpy as np
 
 from .biencoder import BiEncoder, Identity, Vectors
-from .datasets import Dataset
-from .documents import Documents
+from .data.atomic import sha256
+from .data.datasets import Dataset
+from .data.documents import Documents
+from .data.locks import hold
 from .errors import SparringError
-from .files import sha256
 from .layouts import Layout
-from .locks import hold
 from .search import FILES, FORMAT, Ids, Index, load_faiss, pack_ids
 
 

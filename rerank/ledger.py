@@ -17,8 +17,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from .data.locks import Lock
 from .errors import InputError, SparringError
-from .locks import Lock
 from .lookup import Call, HashedTopic, Table
 from .pages import Configuration, Keys, Pages, Part
 from .vocabulary import Candidates, Groups, Outcomes, Scorer, Sink

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from .biencoder import Identity, Vectors
 from .console import log
+from .data.atomic import sha256
+from .data.runs import Topic
 from .errors import InputError, MissingPrerequisiteError, MissingResourceError
 from .exact import exact_search
-from .files import sha256
-from .runs import Topic
 
 FORMAT = 1
 FILES = ("index.faiss", "ids.npy", "id_offsets.npy")

@@ -20,7 +20,7 @@ from sparring.rerank.aggregators.kwiksort import _quicksort
 from sparring.rerank.aggregators.newton import strengths
 from sparring.rerank.aggregators.tsp import held_karp, improve, tour_worth
 from sparring.rerank.bradley_terry import fit
-from sparring.rerank.preferences import read_preferences
+from sparring.rerank.data.preferences import read_preferences
 from sparring.rerank.registry import aggregators
 from sparring.rerank.vocabulary import Preferences
 

@@ -26,9 +26,9 @@ from sparring.eval.measures.batched import Judged, RankValue, kendall_tau, overl
 from sparring.eval.measures.qrels import Qrels, read_qrels
 from sparring.rerank.aggregators.bradley_terry import BradleyTerry
 from sparring.rerank.cli import main
+from sparring.rerank.data.preferences import read_preferences, write_preferences
+from sparring.rerank.data.runs import Run, read_run, write_run
 from sparring.rerank.errors import InputError, UsageError
-from sparring.rerank.preferences import read_preferences, write_preferences
-from sparring.rerank.runs import Run, read_run, write_run
 
 MEASURES = [
     "nDCG@10",

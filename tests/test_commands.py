@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from sparring.rerank.cli import main
-from sparring.rerank.runs import read_run
+from sparring.rerank.data.runs import read_run
 from tiny_models import save_classifier, sentence
 
 

@@ -22,7 +22,7 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from faults import FaultyScorer, topics_of
-from sparring.rerank.files import atomic_write
+from sparring.rerank.data.atomic import atomic_write
 from sparring.rerank.ledger import Ledger
 import numpy as np
 

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sparring.rerank import offsets
-from sparring.rerank.datasets import Dataset, candidates, open_dataset
-from sparring.rerank.documents import Documents, FileDocuments, Texts
+from sparring.rerank.data import offset_index as offsets
+from sparring.rerank.data.datasets import Dataset, candidates, open_dataset
+from sparring.rerank.data.documents import Documents, FileDocuments, Texts
+from sparring.rerank.data.records import read_queries
+from sparring.rerank.data.runs import Run
 from sparring.rerank.errors import InputError, MissingResourceError, SparringError, UsageError
-from sparring.rerank.records import read_queries
-from sparring.rerank.runs import Run
 
 
 @pytest.fixture(autouse=True)
@@ -140,7 +140,7 @@ def test_ids_are_opaque(tmp_path: Path, cache: Path) -> None:
 
 def test_equal_hashes_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(offsets, "id_hash", lambda docid: len(docid))
-    monkeypatch.setattr("sparring.rerank.documents.id_hash", lambda docid: len(docid))
+    monkeypatch.setattr("sparring.rerank.data.documents.id_hash", lambda docid: len(docid))
     documents = corpus(tmp_path, SMALL)
     assert documents.get_many(["c", "a", "b"]) == ["three", "one", "T two"]
     assert "z" not in documents
@@ -186,7 +186,7 @@ def test_two_processes_do_not_collide(tmp_path: Path) -> None:
     path = tmp_path / "corpus.jsonl"
     path.write_text(jsonl(*({"id": f"d{i}", "text": f"text {i}"} for i in range(20000))), encoding="utf-8")
     code = (
-        "import sys; from pathlib import Path; from sparring.rerank.documents import FileDocuments;"
+        "import sys; from pathlib import Path; from sparring.rerank.data.documents import FileDocuments;"
         "d = FileDocuments(Path(sys.argv[1])); assert d.text('d777') == 'text 777' and len(d) == 20000"
     )
     children = [subprocess.Popen([sys.executable, "-c", code, str(path)]) for _ in range(3)]
@@ -397,7 +397,7 @@ def test_ir_datasets_without_a_network(tmp_path: Path) -> None:
         "import socket\n"
         "def refuse(*args, **options): raise OSError('offline')\n"
         "socket.socket.connect = socket.getaddrinfo = refuse\n"
-        "from sparring.rerank.datasets import open_dataset\n"
+        "from sparring.rerank.data.datasets import open_dataset\n"
         "from sparring.rerank.errors import MissingResourceError\n"
         "dataset = open_dataset('irds:vaswani')\n"
         "for part in ('queries', 'documents'):\n"

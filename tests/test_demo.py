@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sparring.eval.commands.evaluate import score_runs
 from sparring.eval.measures.qrels import read_qrels
-from sparring.rerank.runs import read_run
+from sparring.rerank.data.runs import read_run
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -12,9 +12,9 @@ import pytest
 import yaml
 from sparring.rerank import registry
 from sparring.rerank.cli import main
-from sparring.rerank.datasets import open_dataset
-from sparring.rerank.preferences import read_preferences
-from sparring.rerank.runs import read_run
+from sparring.rerank.data.datasets import open_dataset
+from sparring.rerank.data.preferences import read_preferences
+from sparring.rerank.data.runs import read_run
 from sparring.train.sampling import acceptance, samplers
 from sparring.train.sources.lists import ScoredLists
 from tiny_models import save_classifier, sentence

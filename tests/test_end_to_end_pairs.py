@@ -10,7 +10,7 @@ import yaml
 from sparring.eval.commands.evaluate import score_runs
 from sparring.eval.measures.qrels import read_qrels
 from sparring.rerank.cli import main
-from sparring.rerank.runs import read_run
+from sparring.rerank.data.runs import read_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -17,7 +17,7 @@ from sparring.eval.measures.catalogue import Qrels, parse_measures
 from sparring.eval.measures.evaluation import evaluate
 from sparring.eval.text_table import Table, render
 from sparring.rerank.cli import main
-from sparring.rerank.runs import Run
+from sparring.rerank.data.runs import Run
 
 SHARED = Path(__file__).parents[1] / ".." / "shared" / "data"
 QRELS = "".join(f"{t} 0 d{d} {(t * d) % 3}\n" for t in range(1, 7) for d in range(1, 9))

@@ -16,7 +16,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from sparring.rerank.cli import main
-from sparring.rerank.runs import read_run
+from sparring.rerank.data.runs import read_run
 from tiny_models import save_bi_encoder, save_classifier, sentence
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from sparring.rerank.cli import main
-from sparring.rerank.runs import read_run
+from sparring.rerank.data.runs import read_run
 
 
 @pytest.fixture

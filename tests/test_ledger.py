@@ -17,9 +17,10 @@ import pytest
 from faults import FaultyScorer, faulty_files, flip_bits, seeded, tear, topics_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sparring.rerank import locks, pages
+from sparring.rerank import pages
+from sparring.rerank.data import locks
+from sparring.rerank.data.atomic import atomic_write
 from sparring.rerank.errors import InputError, SparringError
-from sparring.rerank.files import atomic_write
 from sparring.rerank.ledger import Ledger
 from sparring.rerank.lookup import group_keys, text_hashes
 from sparring.rerank.vocabulary import Candidates, Groups, Scorer
@@ -382,7 +383,7 @@ def test_whose_lock_is_stale(tmp_path, changes, age, free):
 
 def test_of_many_processes_one_at_a_time_holds_the_lock(tmp_path):
     code = """
-from sparring.rerank.locks import hold
+from sparring.rerank.data.locks import hold
 for _ in range(5):
     with hold(Path(sys.argv[1]), wait_s=60):
         count = int(Path(sys.argv[1]).read_text()); time.sleep(0.002); Path(sys.argv[1]).write_text(str(count + 1))
@@ -451,7 +452,7 @@ def test_an_output_is_whole_or_absent_when_the_rename_fails(tmp_path, monkeypatc
 
 def test_the_next_write_sweeps_what_a_killed_process_left_and_nothing_else(tmp_path):
     code = """
-from sparring.rerank.files import atomic_write
+from sparring.rerank.data.atomic import atomic_write
 with atomic_write(Path(sys.argv[1])) as out:
     out.write("half"); print("open", flush=True); time.sleep(60)
 """

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sparring.eval.measures.catalogue import Qrels, measure_run, measures, parse_measures, read_qrels, trec_order
 from sparring.eval.measures.screening import screening
+from sparring.rerank.data.runs import Run
 from sparring.rerank.errors import InputError, UsageError
-from sparring.rerank.runs import Run
 
 GOOD = "1 0 d1 2\n1 0 d2 0\n2 Q0 d1 1\n"
 EXPECTED = {"1": {"d1": 2, "d2": 0}, "2": {"d1": 1}}

@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sparring.rerank.cli import main
-from sparring.rerank.datasets import open_dataset
+from sparring.rerank.data.datasets import open_dataset
 from sparring.train.mining import Choice
 from sparring.train.sources.lists import ScoredLists
 from sparring.train.sources.triples import Triples

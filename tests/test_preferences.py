@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sparring.rerank.data.preferences import read_preferences, write_preferences
+from sparring.rerank.data.runs import Run
 from sparring.rerank.errors import InputError, MissingResourceError
-from sparring.rerank.preferences import read_preferences, write_preferences
-from sparring.rerank.runs import Run
 from sparring.rerank.vocabulary import Preferences
 
 

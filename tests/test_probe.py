@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from sparring.rerank.cli import main
+from sparring.rerank.data.runs import read_run
 from sparring.rerank.errors import InputError, UsageError
-from sparring.rerank.runs import read_run
 from sparring.train.losses import losses
 from sparring.train.probe_fit import agreement, fit, standardised
 from sparring.train.probe_states import States

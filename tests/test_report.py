@@ -24,9 +24,9 @@ from sparring.eval.report.drawing import close, inline_svg, save
 from sparring.eval.report.page import Section, page
 from sparring.eval.text_table import Table
 from sparring.rerank.cli import main
+from sparring.rerank.data.preferences import write_preferences
+from sparring.rerank.data.runs import read_run, write_run
 from sparring.rerank.errors import InputError
-from sparring.rerank.preferences import write_preferences
-from sparring.rerank.runs import read_run, write_run
 
 CHROMIUM = next(
     (p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None

@@ -13,8 +13,8 @@ import pytest
 import pytrec_eval
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sparring.rerank.data.runs import Run, ranked, read_run, separated, write_run
 from sparring.rerank.errors import InputError, MissingResourceError, UsageError
-from sparring.rerank.runs import Run, ranked, read_run, separated, write_run
 
 GOOD = "1 Q0 d1 1 2.5 bm25\n1 Q0 d2 2 1.5 bm25\n2 Q0 d1 1 -0.5 bm25\n"
 

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from sparring.rerank.biencoder import BiEncoder, batches
 from sparring.rerank.cli import main
 from sparring.rerank.commands.search_adaptive import check_vectors, item_vectors
-from sparring.rerank.datasets import Dataset, open_dataset
+from sparring.rerank.data.datasets import Dataset, open_dataset
+from sparring.rerank.data.locks import LockedError, hold
+from sparring.rerank.data.runs import read_run
 from sparring.rerank.errors import InputError, MissingResourceError, SparringError, UsageError
 from sparring.rerank.exact import exact_search
 from sparring.rerank.indexing import build_index, encode_collection
 from sparring.rerank.layouts import Layout
-from sparring.rerank.locks import LockedError, hold
-from sparring.rerank.runs import read_run
 from sparring.rerank.search import Ids, Index, as_topics, pack_ids
 from tiny_models import WORDS, save_bi_encoder, save_classifier, sentence
 

@@ -11,9 +11,9 @@ from sparring.eval.commands.evaluate import score_runs
 from sparring.eval.commands.simulate import preferences
 from sparring.eval.measures.qrels import read_qrels
 from sparring.rerank.cli import main
+from sparring.rerank.data.preferences import read_preferences
+from sparring.rerank.data.runs import read_run, write_run
 from sparring.rerank.diagnostics import diagnose
-from sparring.rerank.preferences import read_preferences
-from sparring.rerank.runs import read_run, write_run
 from sparring.rerank.vocabulary import Preferences
 
 

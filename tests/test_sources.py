@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sparring.rerank.data.preferences import write_preferences
 from sparring.rerank.errors import InputError, MissingResourceError, UsageError
-from sparring.rerank.preferences import write_preferences
 from sparring.rerank.vocabulary import Preferences
 from sparring.train.data import Mixture, Row, Rows, sources
 from sparring.train.losses import losses
@@ -101,7 +101,7 @@ def test_equal_keys_come_together(keys: list[int]) -> None:
 
 
 def test_absent_documents_are_named_with_the_first_line(collection: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sparring.rerank.datasets import open_dataset
+    from sparring.rerank.data.datasets import open_dataset
 
     presence = Presence("x.tsv", open_dataset(str(collection)).documents)
     presence.add(1, ["d0", "d1"])

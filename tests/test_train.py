@@ -18,7 +18,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sparring.rerank.cli import config_flags, main
-from sparring.rerank.datasets import open_dataset
+from sparring.rerank.data.datasets import open_dataset
 from sparring.rerank.errors import InputError, UsageError
 from sparring.rerank.lexical import BM25
 from sparring.rerank.vocabulary import Candidates

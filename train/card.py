@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..rerank import console
-from ..rerank.files import atomic_write
+from ..rerank.data.atomic import atomic_write
 
 if TYPE_CHECKING:
     from .train import Options

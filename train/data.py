@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..rerank.console import log
-from ..rerank.documents import Documents, Texts
+from ..rerank.data.documents import Documents, Texts
 from ..rerank.errors import InputError, UsageError
 from ..rerank.registry import Registry
 

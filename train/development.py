@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from ..eval.measures.catalogue import measure_run, parse_measures
 from ..eval.measures.qrels import Qrels, read_qrels
-from ..rerank.datasets import candidates, open_dataset
+from ..rerank.data.datasets import candidates, open_dataset
+from ..rerank.data.runs import Run, read_run
 from ..rerank.errors import InputError, MissingResourceError
 from ..rerank.pipeline import rerank
 from ..rerank.rounds import sigmoid
-from ..rerank.runs import Run, read_run
 from ..rerank.vocabulary import Aggregator, Candidates, Groups, Outcomes, Schedule, Sink
 from .collator import Collator
 from .rankers.ranker import Ranker

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from ..rerank import console, registry
 from ..rerank.commands.job import DEFAULT_SCHEDULES, Job, ScoringOptions, discard_ledger, prepare, ranked_topics
-from ..rerank.datasets import CandidateSet
+from ..rerank.data.atomic import atomic_write, check_output, write_meta
+from ..rerank.data.datasets import CandidateSet
+from ..rerank.data.preferences import write_preferences
 from ..rerank.errors import PartialSuccessError, UsageError
-from ..rerank.files import atomic_write, check_output, write_meta
 from ..rerank.pipeline import Ranked, rerank
-from ..rerank.preferences import write_preferences
 from ..rerank.rounds import check_widths
 from ..rerank.vocabulary import Candidates, Groups, Outcomes, Preferences, Sink
 from .sampling import Sampler, samplers

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..rerank.cli import config_text
+from ..rerank.data.atomic import atomic_write
 from ..rerank.errors import UsageError
-from ..rerank.files import atomic_write
 
 if TYPE_CHECKING:
     from .train import Options

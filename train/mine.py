@@ -23,11 +23,11 @@ from ..rerank import console
 from ..rerank.cli import CommonOptions
 from ..rerank.commands.job import behind_ledger, discard_ledger
 from ..rerank.commands.options import DatasetOptions
-from ..rerank.datasets import Dataset
+from ..rerank.data.atomic import atomic_write, check_output, write_meta
+from ..rerank.data.datasets import Dataset
+from ..rerank.data.runs import read_run
 from ..rerank.errors import InputError, MissingResourceError, UsageError
-from ..rerank.files import atomic_write, check_output, write_meta
 from ..rerank.rounds import topic_rng
-from ..rerank.runs import read_run
 from .mining import Choice, Query, from_run, judged_queries, rescored, searched, without_copies
 
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from ..eval.measures.qrels import read_qrels
 from ..rerank.console import log
-from ..rerank.datasets import Dataset
-from ..rerank.documents import Texts
+from ..rerank.data.datasets import Dataset
+from ..rerank.data.documents import Texts
+from ..rerank.data.runs import Run
 from ..rerank.errors import InputError
-from ..rerank.runs import Run
 from ..rerank.vocabulary import Candidates, Scorer
 
 if TYPE_CHECKING:

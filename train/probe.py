@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from ..rerank import console, registry
 from ..rerank.cli import CommonOptions
 from ..rerank.commands.options import DatasetOptions, RunOptions
-from ..rerank.datasets import CandidateSet, candidates
+from ..rerank.data.atomic import check_output, write_meta
+from ..rerank.data.datasets import CandidateSet, candidates
+from ..rerank.data.runs import Topic, read_run, write_run
 from ..rerank.errors import InputError, UsageError
-from ..rerank.files import check_output, write_meta
 from ..rerank.rounds import sigmoid
-from ..rerank.runs import Topic, read_run, write_run
 from ..rerank.vocabulary import Candidates, Preferences
 
 if TYPE_CHECKING:

@@ -16,13 +16,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rerank.datasets import Dataset
+from ..rerank.data.datasets import Dataset
+from ..rerank.data.runs import Run
+from ..rerank.data.text import lines
 from ..rerank.errors import InputError
 from ..rerank.registry import Registry
 from ..rerank.rounds import topic_rng
-from ..rerank.runs import Run
 from ..rerank.search import Index, as_topics, read_manifest
-from ..rerank.textfiles import lines
 
 samplers = Registry("sampling strategy", "sparring.train.sampling")
 

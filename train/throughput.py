@@ -23,7 +23,7 @@ from ..eval.commands.throughput import quieten
 from ..eval.speed.hardware import machine
 from ..eval.speed.inputs import build_cross_encoder
 from ..rerank.console import out
-from ..rerank.files import atomic_write
+from ..rerank.data.atomic import atomic_write
 from .collator import Collator
 from .data import Example, Mixture
 from .rankers.bodies import DROPOUTS

@@ -15,7 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ..rerank.console import log, progress
-from ..rerank.files import atomic_write
+from ..rerank.data.atomic import atomic_write
 from .collator import Collator
 from .data import Mixture
 from .development import Judge

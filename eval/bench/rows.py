@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ...rerank import console
+from ...rerank.data.atomic import atomic_write
 from ...rerank.errors import InputError, MissingResourceError
-from ...rerank.files import atomic_write
 from .play_setting import Columns, Job, Setting, join, play
 
 _JOB: list[Job] = []

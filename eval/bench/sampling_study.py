@@ -22,8 +22,8 @@ from typing import Any, Literal, get_args
 import tyro
 
 from ...rerank import console
+from ...rerank.data.atomic import atomic_write
 from ...rerank.errors import MissingResourceError, SparringError
-from ...rerank.files import atomic_write
 from ..text_table import Table
 from .shell import sparring
 

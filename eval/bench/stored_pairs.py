@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...rerank.console import log
+from ...rerank.data.preferences import Stored, read_preferences
+from ...rerank.data.runs import Run
 from ...rerank.diagnostics import Diagnostics, diagnose
 from ...rerank.errors import InputError, UsageError
-from ...rerank.preferences import Stored, read_preferences
-from ...rerank.runs import Run
 from ...rerank.vocabulary import Candidates, Groups, Outcomes, Preferences, Sink
 from ..measures.batched import Judged
 from ..measures.qrels import Qrels

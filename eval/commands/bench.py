@@ -15,11 +15,11 @@ import numpy as np
 from ...rerank import registry
 from ...rerank.cli import CommonOptions
 from ...rerank.console import command, log, out
+from ...rerank.data.atomic import atomic_write, check_output, sha256, write_meta
+from ...rerank.data.runs import read_run
 from ...rerank.engine.processors import available_cpus
 from ...rerank.errors import SparringError, UsageError
-from ...rerank.files import atomic_write, check_output, sha256, write_meta
 from ...rerank.rounds import Order, check_widths
-from ...rerank.runs import read_run
 from ...rerank.vocabulary import Schedule
 from ..bench.play_setting import DEFAULT, Budget, Job, Setting, baselines, join, play, reference_orders
 from ..bench.rows import Parts, play_all, write_rows

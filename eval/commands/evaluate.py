@@ -12,9 +12,9 @@ import tyro
 
 from ...rerank.cli import CommonOptions
 from ...rerank.console import log, out
+from ...rerank.data.atomic import atomic_write, check_output, write_meta
+from ...rerank.data.runs import Run, read_run
 from ...rerank.errors import SparringError, UsageError
-from ...rerank.files import atomic_write, check_output, write_meta
-from ...rerank.runs import Run, read_run
 from ..measures.catalogue import DEFAULT_MEASURES, Measure, aggregate, measure_run, parse_measures
 from ..measures.evaluation import evaluate
 from ..measures.qrels import Qrels, read_qrels

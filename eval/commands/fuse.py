@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from ...rerank import console
 from ...rerank.cli import CommonOptions
 from ...rerank.commands.options import RunOptions
+from ...rerank.data.atomic import check_output, write_meta
+from ...rerank.data.runs import Run, ranked, read_run, write_run
 from ...rerank.errors import InputError, UsageError
-from ...rerank.files import check_output, write_meta
 from ...rerank.fusion import fuse as fuse_ranks
 from ...rerank.fusion import scaled
-from ...rerank.runs import Run, ranked, read_run, write_run
 from ..measures.qrels import read_qrels
 from .evaluate import score_runs
 

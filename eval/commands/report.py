@@ -13,9 +13,9 @@ import tyro
 from ...rerank.cli import CommonOptions
 from ...rerank.commands.options import DatasetOptions
 from ...rerank.console import command, log
+from ...rerank.data.atomic import atomic_write, check_output, write_meta
+from ...rerank.data.runs import read_run
 from ...rerank.errors import MissingResourceError, UsageError
-from ...rerank.files import atomic_write, check_output, write_meta
-from ...rerank.runs import read_run
 from ..measures.catalogue import DEFAULT_MEASURES, parse_measures
 from ..measures.qrels import read_qrels
 from ..report.bench_sections import bench_section, matrix_section, speed_section, training_section

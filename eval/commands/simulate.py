@@ -9,10 +9,10 @@ import numpy as np
 
 from ...rerank.cli import CommonOptions
 from ...rerank.console import log, out
+from ...rerank.data.atomic import check_output, write_meta
+from ...rerank.data.preferences import write_preferences
+from ...rerank.data.runs import Run, read_run, write_run
 from ...rerank.errors import InputError, UsageError
-from ...rerank.files import check_output, write_meta
-from ...rerank.preferences import write_preferences
-from ...rerank.runs import Run, read_run, write_run
 from ...rerank.vocabulary import Preferences
 from ..bench.simulator import Judge, Statistics, World, calibrate, first_stage, label, make_world, measure
 from ..measures.qrels import Qrels, read_qrels

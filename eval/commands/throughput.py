@@ -17,8 +17,8 @@ import numpy as np
 
 from ...rerank.cli import CommonOptions
 from ...rerank.console import log, out
+from ...rerank.data.atomic import atomic_write, check_output
 from ...rerank.errors import UsageError
-from ...rerank.files import atomic_write, check_output
 from ..speed.contenders import Contender, Ours, Rerankers, SentenceTransformers, Timing, has_rerankers, interleaved
 from ..speed.hardware import forward_flops, gemm_rates, machine, peak_memory, rerank_made_up
 from ..speed.inputs import Pairs, build_cross_encoder, lengthened, load_pairs

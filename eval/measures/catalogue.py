@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...rerank.data.runs import Run
 from ...rerank.errors import SparringError, UsageError
-from ...rerank.runs import Run
 from .qrels import Qrels, read_qrels
 from .screening import screening
 

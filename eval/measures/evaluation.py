@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...rerank.console import log
+from ...rerank.data.runs import Run
 from ...rerank.errors import InputError, UsageError
 from ...rerank.registry import unknown
-from ...rerank.runs import Run
 from . import significance
 from .catalogue import Measure, aggregate, measure_run
 from .qrels import Qrels

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...rerank.console import log
+from ...rerank.data.text import Problems, blocks, odd_character
 from ...rerank.errors import InputError
-from ...rerank.textfiles import Problems, blocks, odd_character
 
 _GRADE = re.compile(rb"[+-]?\d+")
 _HEADERS = {(b"query-id", b"corpus-id", b"score"), (b"query_id", b"doc_id", b"relevance")}

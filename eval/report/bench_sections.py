@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...rerank import registry
+from ...rerank.data.preferences import read_preferences
 from ...rerank.diagnostics import diagnose
 from ...rerank.errors import InputError, UsageError
-from ...rerank.preferences import read_preferences
 from ...rerank.registry import unknown
 from ..bench.rows import read_rows
 from ..bench.stored_pairs import stored_matrix

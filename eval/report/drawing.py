@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...rerank.data.atomic import atomic_write
 from ...rerank.errors import MissingPrerequisiteError
-from ...rerank.files import atomic_write
 
 INK, MUTED, GRID, PAPER = "#1b1b1f", "#6a6a72", "#dedee4", "#fefefe"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#8c564b")

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ...rerank.data.runs import Run
 from ...rerank.errors import InputError, UsageError
 from ...rerank.registry import unknown
-from ...rerank.runs import Run
 from ..bench.tables import p_value
 from ..measures import significance
 from ..measures.batched import kendall_tau, overlap, pad

@@ -26,13 +26,13 @@ import tyro
 
 from ...rerank import console
 from ...rerank.aggregators.bradley_terry import BradleyTerry
+from ...rerank.data.atomic import atomic_write, check_output
+from ...rerank.data.preferences import write_preferences
+from ...rerank.data.runs import write_run
 from ...rerank.errors import MissingPrerequisiteError, SparringError
-from ...rerank.files import atomic_write, check_output
 from ...rerank.pipeline import rerank
-from ...rerank.preferences import write_preferences
 from ...rerank.registry import aggregators, schedules
 from ...rerank.rounds import sigmoid
-from ...rerank.runs import write_run
 from ...rerank.vocabulary import Candidates, Preferences
 from ..bench.simulator import Judge, make_world
 from ..bench.stored_pairs import StoredScorer

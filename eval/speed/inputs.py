@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...rerank.datasets import candidates, open_dataset
+from ...rerank.data.datasets import candidates, open_dataset
+from ...rerank.data.runs import Run, read_run
 from ...rerank.errors import UsageError
-from ...rerank.runs import Run, read_run
 from ...rerank.vocabulary import Candidates
 from ..measures.catalogue import measure_run, parse_measures
 from ..measures.qrels import Qrels, read_qrels

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...rerank.console import log
-from ...rerank.files import atomic_write
+from ...rerank.data.atomic import atomic_write
 from ..text_table import Table
 from .contenders import Contender, Timing
 from .inputs import Pairs

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...rerank.console import out
+from ...rerank.data.atomic import atomic_write
 from ...rerank.errors import SparringError
-from ...rerank.files import atomic_write
 from ...rerank.vocabulary import Candidates, Scorer
 from ..commands.throughput import quieten
 from .contenders import timed

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from .. import console, registry
 from ..cli import CommonOptions
+from ..data.atomic import atomic_write, check_output, write_meta
+from ..data.preferences import Stored, read_preferences
+from ..data.runs import read_run, write_run
 from ..errors import InputError, UsageError
-from ..files import atomic_write, check_output, write_meta
-from ..preferences import Stored, read_preferences
-from ..runs import read_run, write_run
 from .options import RunOptions
 
 TABLES = (".tsv", ".jsonl")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .. import console
 from ..cli import CommonOptions
-from ..files import check_output, write_meta
+from ..data.atomic import check_output, write_meta
 from ..layouts import IndexType, Layout
 from .options import DatasetOptions, WeightsOptions
 

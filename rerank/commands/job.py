@@ -11,13 +11,13 @@ from typing import Any, Literal, Protocol
 
 from .. import console, registry
 from ..cli import CommonOptions
-from ..datasets import CandidateSet, candidates
+from ..data.datasets import CandidateSet, candidates
+from ..data.runs import Run, read_run
 from ..errors import UsageError
 from ..ledger import Ledger
 from ..passages import Passages, Windowed
 from ..pipeline import Ranked, rerank
 from ..rounds import Order, Play, check_widths, topic_rng
-from ..runs import Run, read_run
 from ..vocabulary import Aggregator, Schedule, Scorer
 from .interrupts import resumable
 from .options import DatasetOptions, WeightsOptions

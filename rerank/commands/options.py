@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from ..datasets import Dataset
+    from ..data.datasets import Dataset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class DatasetOptions:
 
     def open_dataset(self) -> Dataset:
         """The dataset that these flags name."""
-        from ..datasets import open_dataset
+        from ..data.datasets import open_dataset
 
         return open_dataset(
             self.dataset,

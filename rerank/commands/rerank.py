@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import console, registry
+from ..data.atomic import check_output, write_meta
+from ..data.runs import write_run
 from ..errors import PartialSuccessError, UsageError
-from ..files import check_output, write_meta
 from ..fusion import scaled
 from ..pipeline import Ranked
 from ..rounds import sigmoid
-from ..runs import write_run
 from .job import Job, ScoringOptions, discard_ledger, plan, prepare, ranked_topics
 from .options import RunOptions
 

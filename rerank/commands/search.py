@@ -11,11 +11,11 @@ import numpy as np
 
 from .. import console
 from ..cli import CommonOptions
-from ..datasets import Dataset
+from ..data.atomic import check_output, write_meta
+from ..data.datasets import Dataset
+from ..data.runs import write_run
+from ..data.text import lines
 from ..errors import InputError, UsageError
-from ..files import check_output, write_meta
-from ..runs import write_run
-from ..textfiles import lines
 from .options import DatasetOptions, RunOptions, WeightsOptions
 from .search_adaptive import check_vectors, item_vectors, prepare
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..adaptive import AdaptiveSearch, Found, Positions, Scores, Task, adaptive
-from ..datasets import Dataset
-from ..documents import Texts
+from ..data.datasets import Dataset
+from ..data.documents import Texts
 from ..errors import UsageError
 from ..vocabulary import Candidates, Scorer
 from .job import behind_ledger, discard_ledger

@@ -168,7 +168,7 @@ def _modules(checkpoint: Checkpoint) -> list[str]:
 
 def encoder_fingerprint(checkpoint: Checkpoint, max_length: int | None) -> str:
     """SHA-256 over weights, config and the settings of all modules, and the length to which texts are cut."""
-    from ..files import sha256
+    from ..data.atomic import sha256
 
     parts = [checkpoint.digest(), str(max_length)]
     for path in sorted(checkpoint.folder.rglob("*")):

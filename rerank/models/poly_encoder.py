@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints import Checkpoint
+from ..data.atomic import atomic_write
 from ..errors import InputError, MissingResourceError
-from ..files import atomic_write
 from ..registry import families
 from .bi_encoder import BiEncoder, encoder_fingerprint, load_encoder
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from ...rerank.checkpoints import Checkpoint, find
+from ...rerank.data.atomic import atomic_write
 from ...rerank.engine.templates import Truncation
 from ...rerank.errors import InputError
-from ...rerank.files import atomic_write
 from ...rerank.models import FAMILY_KEY, clamp_length, load_tokenizer
 from ...rerank.models.sequence_classification import ROBERTA
 from . import Start

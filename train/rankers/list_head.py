@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ...rerank.data.atomic import atomic_write
 from ...rerank.engine.batches import Batch
-from ...rerank.files import atomic_write
 from ...rerank.models.list_head import FILE, ContextHead, load_head
 from ...rerank.models.sequence_classification import PACKABLE, SequenceClassifier
 from ..collator import Layout

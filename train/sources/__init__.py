@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ...rerank.datasets import Dataset
+from ...rerank.data.datasets import Dataset
 from ...rerank.errors import InputError, UsageError
 from ..data import sources
 

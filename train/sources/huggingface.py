@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ...rerank.data.offset_index import cache_folder, id_hash
 from ...rerank.errors import InputError, MissingPrerequisiteError, MissingResourceError
-from ...rerank.offsets import cache_folder, id_hash
 from ..data import Row, Rows, Sampling, sources
 from .lines import together
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ...rerank.datasets import Dataset, fetching
+from ...rerank.data.datasets import Dataset, fetching
 from ...rerank.errors import MissingResourceError
 
 

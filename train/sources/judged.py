@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from ...eval.measures.qrels import read_qrels
-from ...rerank.datasets import Dataset, open_dataset
+from ...rerank.data.datasets import Dataset, open_dataset
+from ...rerank.data.runs import Run, read_run
 from ...rerank.errors import InputError, MissingResourceError
-from ...rerank.runs import Run, read_run
 from ..data import Row, Rows, Sampling, sources
 from . import held_out
 from .irds import judgments

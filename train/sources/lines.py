@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...rerank.documents import Documents
+from ...rerank.data.documents import Documents
+from ...rerank.data.offset_index import cache_folder
+from ...rerank.data.text import blocks
 from ...rerank.errors import InputError
-from ...rerank.offsets import cache_folder
-from ...rerank.textfiles import blocks
 
 PIECE = 1 << 14
 TOGETHER = 1 << 16

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...rerank.datasets import Dataset, open_dataset
+from ...rerank.data.datasets import Dataset, open_dataset
 from ...rerank.errors import InputError
 from ...rerank.registry import unknown
 from ..data import Row, Rows, Sampling, sources, teaches

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...rerank import registry
-from ...rerank.datasets import open_dataset
+from ...rerank.data.datasets import open_dataset
+from ...rerank.data.preferences import Stored, read_preferences
+from ...rerank.data.runs import read_run
 from ...rerank.errors import InputError
-from ...rerank.preferences import Stored, read_preferences
-from ...rerank.runs import read_run
 from ..data import Row, Rows, Sampling, sources
 from . import check_topics, held_out
 

@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ...rerank.datasets import open_dataset
+from ...rerank.data.datasets import open_dataset
+from ...rerank.data.runs import Run, read_run
 from ...rerank.errors import InputError
-from ...rerank.runs import Run, read_run
 from ..data import Row, Rows, Sampling, sources
 from . import check_topics, held_out
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ...rerank.datasets import Dataset, open_dataset
+from ...rerank.data.atomic import atomic_write
+from ...rerank.data.datasets import Dataset, open_dataset
+from ...rerank.data.offset_index import cache_folder, id_hash, turn
 from ...rerank.errors import InputError
-from ...rerank.files import atomic_write
-from ...rerank.offsets import cache_folder, id_hash, turn
 from ..data import Row, Rows, Sampling, sources
 from .irds import document_pairs
 from .lines import LineFile, Presence, together

@@ -18,8 +18,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any, cast
 
-from . import console
-from .errors import UsageError
+from .. import console
+from ..errors import UsageError
 
 
 def check_output(path: Path, overwrite: bool) -> None:

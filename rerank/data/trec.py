@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .console import log
-from .errors import InputError
-from .textfiles import Block, Problems, blocks, odd_character
+from ..console import log
+from ..errors import InputError
+from .text import Block, Problems, blocks, odd_character
 
 RUN_FIELDS = "qid Q0 docid rank score tag"
 SHORT_FIELDS = "qid docid rank"

@@ -13,15 +13,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from .console import log
+from ..console import log
+from ..errors import InputError, MissingResourceError, UsageError
+from ..registry import unknown
+from ..vocabulary import Candidates
+from .atomic import atomic_write
 from .documents import Documents, FileDocuments, IrdsDocuments, Texts
-from .errors import InputError, MissingResourceError, UsageError
-from .files import atomic_write
-from .offsets import cache_folder, turn
+from .offset_index import cache_folder, turn
 from .records import clean, read_queries
-from .registry import unknown
 from .runs import Run
-from .vocabulary import Candidates
 
 CORPUS_NAMES = ("corpus.jsonl", "collection.jsonl", "documents.jsonl", "collection.tsv", "corpus.tsv")
 QUERY_NAMES = ("queries.tsv", "queries.jsonl", "topics.tsv")

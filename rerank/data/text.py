@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .console import log
-from .errors import InputError, MissingResourceError, UsageError
+from ..console import log
+from ..errors import InputError, MissingResourceError, UsageError
 
 BLOCK_BYTES = 1 << 24
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)

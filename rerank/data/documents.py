@@ -14,8 +14,8 @@ from typing import Any, Protocol, overload, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InputError
-from .offsets import id_hash, indexed
+from ..errors import InputError
+from .offset_index import id_hash, indexed
 from .records import Reader, clean
 
 

@@ -19,11 +19,11 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from .console import log, progress
-from .errors import InputError, MissingResourceError, SparringError
+from ..console import log, progress
+from ..errors import InputError, MissingResourceError, SparringError
 from .locks import LockedError, hold
 from .records import TEXT_KEYS, Reader, reader_of
-from .textfiles import Problems, blocks
+from .text import Problems, blocks
 
 FORMAT = 1
 """Version of the files in the cache; a change makes every collection be indexed anew."""

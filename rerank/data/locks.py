@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import SparringError
+from ..errors import SparringError
 
 HEARTBEAT_S = 30.0
 ABANDONED_S = 600.0

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .console import log
-from .errors import InputError
-from .textfiles import lines, odd_character
+from ..console import log
+from ..errors import InputError
+from .text import lines, odd_character
 
 ID_KEYS = ("id", "_id", "docid", "doc_id", "docno", "pid", "qid", "query_id")
 TEXT_KEYS = ("text", "contents", "content", "passage", "body", "query")

@@ -14,11 +14,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .console import log
-from .errors import InputError, UsageError
-from .files import atomic_write
-from .registry import unknown
-from .textfiles import odd_character
+from ..console import log
+from ..errors import InputError, UsageError
+from ..registry import unknown
+from .atomic import atomic_write
+from .text import odd_character
 from .trec import read_columns
 
 Topic = tuple[str, Sequence[str], ArrayLike]

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .console import log
-from .errors import InputError, MissingResourceError
-from .files import atomic_write
-from .vocabulary import Preferences
+from ..console import log
+from ..errors import InputError, MissingResourceError
+from ..vocabulary import Preferences
+from .atomic import atomic_write
 
 if TYPE_CHECKING:
     from .runs import Run

@@ -1,0 +1,1 @@
+"""Files and collections: runs, preferences, documents, and writing that survives a kill."""
