@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sparring.rerank import pydocs
-from sparring.rerank.docstrings import public_docstrings
-from sparring.rerank.doctext import plain, summary
+from sparring.rerank.data.pydocs import collection as pydocs
+from sparring.rerank.data.pydocs.package_sources import public_docstrings
+from sparring.rerank.data.pydocs.plain_text import plain, summary
 from sparring.rerank.errors import MissingPrerequisiteError
 from sparring.rerank.lexical import BM25
 

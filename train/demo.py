@@ -26,7 +26,7 @@ def main() -> int:
     """Runs the demo in ``.demo``; returns the exit code of the first command that fails, or 0."""
     console.configure()
     started = time.perf_counter()
-    from ..rerank import pydocs
+    from ..rerank.data.pydocs import collection as pydocs
 
     try:
         collection = FOLDER / "pydocs"

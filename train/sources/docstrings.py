@@ -38,7 +38,7 @@ class Docstrings:
 
     def rows(self) -> list[Row]:
         """One row per docstring with a summary."""
-        from ...rerank.pydocs import documents, training_pairs
+        from ...rerank.data.pydocs.collection import documents, training_pairs
 
         collection = documents()
         pairs = [(place, *pair) for place, item in enumerate(collection) for pair in training_pairs([item])]

@@ -18,10 +18,10 @@ from functools import cache
 from importlib import metadata, resources
 from pathlib import Path
 
-from .data.atomic import atomic_write
-from .docstrings import Documented, public_docstrings
-from .doctext import dedent, plain, shorten
-from .errors import MissingPrerequisiteError
+from ...errors import MissingPrerequisiteError
+from ..atomic import atomic_write
+from .package_sources import Documented, public_docstrings
+from .plain_text import dedent, plain, shorten
 
 PACKAGES = {"networkx": "3.6.1", "numpy": "2.4.6", "pandas": "3.1.1", "scikit-learn": "1.9.1", "scipy": "1.17.1"}
 """Distributions and the versions whose docstrings were judged; ``constraints.txt`` pins the same."""

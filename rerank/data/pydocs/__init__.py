@@ -1,0 +1,1 @@
+"""The embedded collection: docstrings of installed packages, with questions and judgments."""
