@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from faults import seeded
-from sparring.rerank import pages
 from sparring.rerank.commands.interrupts import resumable
-from sparring.rerank.ledger import Ledger
+from sparring.rerank.ledger import store as pages
+from sparring.rerank.ledger.ledger import Ledger
 
 TESTS = str(Path(__file__).parent)
 
@@ -23,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from faults import FaultyScorer, topics_of
 from sparring.rerank.data.atomic import atomic_write
-from sparring.rerank.ledger import Ledger
+from sparring.rerank.ledger.ledger import Ledger
 import numpy as np
 
 folder = Path(sys.argv[2])
@@ -102,7 +102,7 @@ import hashlib, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from faults import FaultyScorer, topics_of
-from sparring.rerank.ledger import Ledger
+from sparring.rerank.ledger.ledger import Ledger
 from sparring.rerank.commands.interrupts import Interrupted, resumable
 import numpy as np
 

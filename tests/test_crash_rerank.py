@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from faults import seeded
-from sparring.rerank.ledger import Ledger
+from sparring.rerank.ledger.ledger import Ledger
 from tiny_models import save_classifier, sentence
 
 # Imports once and forks a process per command: the commands are real processes, without seconds of start-up each.

@@ -17,12 +17,12 @@ import pytest
 from faults import FaultyScorer, faulty_files, flip_bits, seeded, tear, topics_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sparring.rerank import pages
 from sparring.rerank.data import locks
 from sparring.rerank.data.atomic import atomic_write
 from sparring.rerank.errors import InputError, SparringError
-from sparring.rerank.ledger import Ledger
-from sparring.rerank.lookup import group_keys, text_hashes
+from sparring.rerank.ledger import store as pages
+from sparring.rerank.ledger.keys import group_keys, text_hashes
+from sparring.rerank.ledger.ledger import Ledger
 from sparring.rerank.vocabulary import Candidates, Groups, Scorer
 
 
@@ -325,7 +325,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from faults import FaultyScorer, topics_of
 from test_ledger import groups_of
-from sparring.rerank.ledger import Ledger
+from sparring.rerank.ledger.ledger import Ledger
 """
 
 

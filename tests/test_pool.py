@@ -21,7 +21,7 @@ from sparring.rerank.engine.engine import Engine, open_scorer
 from sparring.rerank.engine.stats import EngineStats
 from sparring.rerank.errors import SparringError, UsageError
 from sparring.rerank.executors import worker as workers
-from sparring.rerank.ledger import Ledger
+from sparring.rerank.ledger.ledger import Ledger
 from sparring.rerank.models import load
 from sparring.rerank.vocabulary import Scorer
 from test_crash_rerank import collection

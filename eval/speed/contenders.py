@@ -130,7 +130,7 @@ class Ours:
 
         engine = Engine(self._model, device=str(self._device), dtype=self._asked, progress=False)
         if self._ledger:
-            from ...rerank.ledger import Ledger
+            from ...rerank.ledger.ledger import Ledger
 
             with tempfile.TemporaryDirectory() as folder, Ledger.open(Path(folder) / "ledger") as ledger:
                 recorded = ledger.wrap(engine)

@@ -14,7 +14,7 @@ from ..cli import CommonOptions
 from ..data.datasets import CandidateSet, candidates
 from ..data.runs import Run, read_run
 from ..errors import UsageError
-from ..ledger import Ledger
+from ..ledger.ledger import Ledger
 from ..passages import Passages, Windowed
 from ..pipeline import Ranked, rerank
 from ..rounds import Order, Play, check_widths, topic_rng

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .console import log
-from .errors import InputError, SparringError
+from ..console import log
+from ..errors import InputError, SparringError
 
 UNIT_S = 2.0
 UNIT_GROUPS = 4096

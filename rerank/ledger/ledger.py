@@ -17,11 +17,11 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .data.locks import Lock
-from .errors import InputError, SparringError
-from .lookup import Call, HashedTopic, Table
-from .pages import Configuration, Keys, Pages, Part
-from .vocabulary import Candidates, Groups, Outcomes, Scorer, Sink
+from ..data.locks import Lock
+from ..errors import InputError, SparringError
+from ..vocabulary import Candidates, Groups, Outcomes, Scorer, Sink
+from .keys import Call, HashedTopic, Table
+from .store import Configuration, Keys, Pages, Part
 
 
 class Ledger:

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .pages import Keys
-from .vocabulary import Candidates, Groups, Outcomes, Sink
+from ..vocabulary import Candidates, Groups, Outcomes, Sink
+from .store import Keys
 
 Rows = NDArray[np.int64]
 Values = NDArray[np.float64]
