@@ -14,7 +14,7 @@ from sparring.rerank.engine.batches import Batch
 from sparring.rerank.engine.engine import Engine
 from sparring.rerank.engine.templates import Constant, Template, Text, Truncation
 from sparring.rerank.errors import SparringError, UsageError
-from sparring.rerank.models import load
+from sparring.rerank.models.loading import load
 from sparring.rerank.vocabulary import Candidates, Scorer
 from test_models_pointwise import everything, topics_of
 

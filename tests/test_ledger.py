@@ -199,7 +199,7 @@ def test_another_configuration_is_refused_by_the_fields_that_differ_unless_fresh
 
 def test_an_engine_computes_what_is_missing_and_repeats_what_is_not(tmp_path):
     from sparring.rerank.engine.engine import Engine
-    from sparring.rerank.models import load
+    from sparring.rerank.models.loading import load
     from tiny_models import save_classifier
 
     model = load(str(save_classifier(tmp_path / "model", "bert")))

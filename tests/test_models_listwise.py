@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from sparring.rerank.engine.engine import open_scorer
 from sparring.rerank.errors import InputError, UsageError
-from sparring.rerank.models import load
 from sparring.rerank.models.list_con_ranker import in_rounds
 from sparring.rerank.models.listt5 import complete
+from sparring.rerank.models.loading import load
 from sparring.rerank.vocabulary import Candidates
 
 

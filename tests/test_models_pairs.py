@@ -14,14 +14,15 @@ import tiny_models
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
-from sparring.rerank.checkpoints import Checkpoint
 from sparring.rerank.data.runs import read_run
 from sparring.rerank.engine.batches import TokenStore
 from sparring.rerank.engine.engine import Engine, open_scorer
 from sparring.rerank.errors import InputError, MissingResourceError, SparringError, UsageError
-from sparring.rerank.models import load, pair_rm
+from sparring.rerank.models import pair_rm
 from sparring.rerank.models.causal_pair import PROMPT
-from sparring.rerank.pair_head import PairHead
+from sparring.rerank.models.checkpoints import Checkpoint
+from sparring.rerank.models.loading import load
+from sparring.rerank.models.pair_head import PairHead
 from sparring.rerank.vocabulary import Scorer
 from test_commands import collection, rerank  # noqa: F401
 from test_models_pointwise import topics_of

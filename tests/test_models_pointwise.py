@@ -13,10 +13,10 @@ import pytest
 import tiny_models
 import torch
 from safetensors.torch import load_file, save_file
-from sparring.rerank.checkpoints import Checkpoint
 from sparring.rerank.engine.engine import Engine, open_scorer
 from sparring.rerank.errors import InputError, MissingResourceError, UsageError
-from sparring.rerank.models import load
+from sparring.rerank.models.checkpoints import Checkpoint
+from sparring.rerank.models.loading import load
 from sparring.rerank.registry import families
 from sparring.rerank.vocabulary import Candidates, Scorer
 

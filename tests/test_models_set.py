@@ -17,7 +17,7 @@ from sparring.rerank.engine.batches import Batch, TokenStore
 from sparring.rerank.engine.engine import Engine
 from sparring.rerank.engine.shards import build_shard
 from sparring.rerank.errors import InputError, UsageError
-from sparring.rerank.models import load
+from sparring.rerank.models.loading import load
 from sparring.rerank.set_attention import SetLayout
 from sparring.rerank.vocabulary import Candidates
 

@@ -12,7 +12,7 @@ import torch
 from sparring.rerank.engine.batches import TokenStore, build_sequences, gather
 from sparring.rerank.engine.engine import Engine
 from sparring.rerank.errors import InputError, UsageError
-from sparring.rerank.models import load
+from sparring.rerank.models.loading import load
 from sparring.rerank.vocabulary import Candidates
 from test_models_pointwise import everything, topics_of
 from tiny_generators import save_t5, sentencepiece

@@ -22,7 +22,7 @@ from sparring.rerank.engine.stats import EngineStats
 from sparring.rerank.errors import SparringError, UsageError
 from sparring.rerank.executors import worker as workers
 from sparring.rerank.ledger.ledger import Ledger
-from sparring.rerank.models import load
+from sparring.rerank.models.loading import load
 from sparring.rerank.vocabulary import Scorer
 from test_crash_rerank import collection
 from test_engine import Fake

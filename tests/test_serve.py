@@ -427,7 +427,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_real_model_scores_as_the_engine_does(model: Path) -> None:
     from sparring.rerank.engine.engine import Engine
-    from sparring.rerank.models import load
+    from sparring.rerank.models.loading import load
 
     service = open_service(Options(model=str(model), dtype="float32", device="cpu"))
     server = Server("127.0.0.1", 0, service)

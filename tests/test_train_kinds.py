@@ -14,7 +14,7 @@ from sparring.rerank import registry
 from sparring.rerank.cli import main
 from sparring.rerank.encoder import PostNormEncoder
 from sparring.rerank.engine.engine import open_scorer
-from sparring.rerank.models import load
+from sparring.rerank.models.loading import load
 from sparring.rerank.rounds import sigmoid
 from sparring.rerank.vocabulary import Candidates, Groups
 from sparring.train.collator import Collator, sampled_pairs

@@ -259,7 +259,7 @@ def test_saved_retriever_gives_the_same_vectors_everywhere(trained: Path, start:
     from safetensors.torch import load_file
     from sentence_transformers import SentenceTransformer
     from sparring.rerank.biencoder import BiEncoder
-    from sparring.rerank.models import load
+    from sparring.rerank.models.loading import load
 
     texts = [sentence(random.Random(i), 3 + 4 * i) for i in range(5)]
     plain = SentenceTransformer(str(trained / "checkpoints/checkpoint-4"), device="cpu")

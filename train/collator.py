@@ -27,7 +27,7 @@ class Layout:
     """How a ranker reads its input.
 
     Args:
-        template, truncation, first_position, packed: as of a `sparring.rerank.models.Model`.
+        template, truncation, first_position, packed: as of a `sparring.rerank.models.loading.Model`.
         width: passages in one group: 1, 2, or None for a whole list.
         alone: every passage is read by itself, and groups are made of what was read.
         query_alone: texts are read without a query, and the query is the first text of its list.

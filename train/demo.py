@@ -61,7 +61,7 @@ def main() -> int:
 
 def _reranker() -> tuple[Path, bool]:
     """The model to rerank with, and whether it is the public one."""
-    from ..rerank.checkpoints import find
+    from ..rerank.models.checkpoints import find
 
     try:
         find(PUBLIC)

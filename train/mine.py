@@ -156,7 +156,7 @@ def _cross_encoder(options: Options) -> Any:
     if options.cross_encoder is None:
         return None
     from ..rerank.engine.engine import open_scorer
-    from ..rerank.models import load
+    from ..rerank.models.loading import load
 
     model = load(options.cross_encoder)
     if model.width != 1:

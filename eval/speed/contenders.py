@@ -112,7 +112,7 @@ class Ours:
 
     def __init__(self, folder: Path, device: Any, dtype: str, max_length: int, ledger: bool = False) -> None:
         from ...rerank.engine.devices import choose_dtype, dtype_name
-        from ...rerank.models import load
+        from ...rerank.models.loading import load
 
         self._model = load(str(folder), max_length=max_length)
         self._device, self._asked, self._ledger = device, dtype, ledger

@@ -132,7 +132,7 @@ def rerank_made_up(folder: str, count: int, device: str, dtype: str, threads: in
 
     from ...rerank import registry
     from ...rerank.engine.engine import Engine
-    from ...rerank.models import load
+    from ...rerank.models.loading import load
     from ...rerank.pipeline import rerank
 
     torch.set_num_threads(threads)

@@ -111,7 +111,7 @@ def build_cross_encoder(folder: Path, size: str, seed: int = 0) -> Path:
     import torch
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
-    from ...rerank.checkpoints import EMBEDDED, find
+    from ...rerank.models.checkpoints import EMBEDDED, find
 
     embedded = find(EMBEDDED).folder
     torch.manual_seed(seed)

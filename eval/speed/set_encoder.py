@@ -60,7 +60,7 @@ def save_set_encoder(folder: Path, size: str, tokens: int) -> Path:
     from safetensors.torch import save_file
     from transformers import AutoTokenizer, ElectraConfig, ElectraModel
 
-    from ...rerank.checkpoints import EMBEDDED, find
+    from ...rerank.models.checkpoints import EMBEDDED, find
 
     layers, hidden, heads, inner = SIZES[size]
     tokenizer: Any = AutoTokenizer.from_pretrained(find(EMBEDDED).folder)
@@ -132,7 +132,7 @@ def measured(options: Any, folder: Path) -> dict[str, Any]:
 
     from ...rerank.engine.devices import choose_device, choose_dtype, dtype_name
     from ...rerank.engine.engine import Engine
-    from ...rerank.models import load
+    from ...rerank.models.loading import load
 
     device = choose_device(options.device)
     dtype = dtype_name(choose_dtype("auto", device))

@@ -109,8 +109,8 @@ def _some(names: list[str]) -> str:
 
 
 def _model(name: str) -> Iterator[tuple[str, str]]:
-    from ..checkpoints import find
     from ..errors import SparringError
+    from ..models.checkpoints import find
 
     try:
         folder = find(name).folder

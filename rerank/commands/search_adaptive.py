@@ -115,7 +115,7 @@ def prepare(options: Flags) -> Adaptive | None:
     if options.allow_ids is not None:
         raise UsageError("--allow-ids does not go with --adaptive: leave it out")
     from ..engine.engine import open_scorer
-    from ..models import load
+    from ..models.loading import load
 
     model = load(options.cross_encoder, allow_pickle=options.allow_pickle)
     if model.width != 1:

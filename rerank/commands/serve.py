@@ -96,7 +96,7 @@ def main(options: Options) -> None:
 def open_service(options: Options) -> Service:
     """The service that the flags describe, not yet started."""
     from ..engine.engine import open_scorer
-    from ..models import load
+    from ..models.loading import load
 
     schedule = registry.schedules.parse(options.schedule) if options.schedule else None
     aggregator = registry.aggregators.parse(options.aggregator) if options.aggregator else None

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from .. import console
 from ..errors import SparringError, UsageError
-from ..models import Model
+from ..models.loading import Model
 from ..vocabulary import Candidates, Groups, Outcomes, Scorer, Sink, keep
 from .batches import Batch, TokenStore
 from .devices import choose_device, choose_dtype, default_budget, dtype_name, split_devices
@@ -36,7 +36,7 @@ class Engine:
     filled to ``token_budget``. Scores do not depend on batch, order or neighbours (<= 1e-5 in fp32).
 
     Args:
-        model: from `sparring.rerank.models.load`.
+        model: from `sparring.rerank.models.loading.load`.
         device: auto, cpu, cuda or cuda:N.
         dtype: auto (bf16 body and fp32 head where the hardware has bf16, else fp32), float32, bfloat16, float16.
         token_budget: tokens of one batch; by default what suits the device.

@@ -21,7 +21,7 @@ SHARD_MEMBERS = 1 << 18
 
 
 class Reader(Protocol):
-    """How a `sparring.rerank.models.Model` reads its input."""
+    """How a `sparring.rerank.models.loading.Model` reads its input."""
 
     @property
     def template(self) -> Template: ...

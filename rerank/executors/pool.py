@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .. import console
 from ..engine.stats import EngineStats
 from ..errors import SparringError
-from ..models import source
+from ..models.loading import source
 from ..vocabulary import Candidates, Groups, Outcomes, Sink, keep
 from .worker import Task, Worker
 
@@ -53,7 +53,7 @@ class Pool:
     had not answered yet goes to the others. When none is left the run stops with that trace.
 
     Args:
-        model: from `sparring.rerank.models.load`; every process loads it again by name.
+        model: from `sparring.rerank.models.loading.load`; every process loads it again by name.
         devices: such as ("cuda:0", "cuda:1"); a device named twice gets two processes.
         options: those of `sparring.rerank.engine.engine.Engine`.
     """

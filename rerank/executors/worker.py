@@ -29,7 +29,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import SparringError
-from ..models import Source
+from ..models.loading import Source
 from ..vocabulary import Candidates, Groups, Outcomes
 
 BEAT_S = 2.0

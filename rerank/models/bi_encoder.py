@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..checkpoints import Checkpoint
 from ..engine.devices import choose_device, choose_dtype, dtype_name
 from ..engine.stats import EngineStats
 from ..errors import InputError, UsageError
 from ..registry import families
 from ..vocabulary import Candidates, Groups, Outcomes, Sink
+from .checkpoints import Checkpoint
 
 CACHED_TEXTS = 1 << 17
 Compare = Callable[[Any, str, torch.Tensor], torch.Tensor]

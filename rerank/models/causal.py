@@ -13,14 +13,14 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from ..checkpoints import Checkpoint
 from ..engine.batches import Batch
 from ..engine.templates import Template, Truncation
 from ..errors import InputError, UsageError
 from ..prefixes import SHARED, Tree, register
-from ..prompts import answer_ids, check_placeholders, prompt_template
 from ..registry import families, unknown
-from . import clamp_length, fingerprint, load_pretrained, load_tokenizer
+from .checkpoints import Checkpoint
+from .loading import clamp_length, fingerprint, load_pretrained, load_tokenizer
+from .prompts import answer_ids, check_placeholders, prompt_template
 
 PACKABLE = frozenset({"qwen2", "qwen3", "llama", "mistral", "gemma"})
 """Architectures whose attention needs nothing but queries, keys, values and positions; others run padded."""
@@ -112,7 +112,7 @@ class AnswerHead(nn.Module):
 
 
 class CausalReranker:
-    """A decoder that answers at its last token; see `sparring.rerank.models.Model`.
+    """A decoder that answers at its last token; see `sparring.rerank.models.loading.Model`.
 
     Of one answer (or label) the score is its logit, of two the first's less the second's.
     """

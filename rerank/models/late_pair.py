@@ -1,7 +1,7 @@
 """Late pair interaction: every (query, passage) is encoded once, a small head compares the vectors.
 
 O(n) encoder passes give all O(n^2) preferences: the vectors are the first token's states of ``[CLS] query [SEP]
-passage [SEP]``, the head and its formula are in `sparring.rerank.pair_head`. On disk a late pair model is a
+passage [SEP]``, the head and its formula are in `sparring.rerank.models.pair_head`. On disk a late pair model is a
 transformers encoder (``model.safetensors``, tokenizer, ``config.json`` with ``"sparring_family": "late_pair"``)
 and ``pair_head.safetensors``.
 """
@@ -19,7 +19,6 @@ import torch
 from numpy.typing import NDArray
 
 from ..attention import PACKED, packed_kwargs, register
-from ..checkpoints import Checkpoint
 from ..encoder import POST_NORM, PostNormEncoder, token_states
 from ..engine.batches import Batch, TokenStore
 from ..engine.devices import choose_device, choose_dtype, default_budget, dtype_name
@@ -27,10 +26,11 @@ from ..engine.shards import Shard, build_shard, prefetch, split_topics
 from ..engine.stats import EngineStats, SelfCheck
 from ..engine.templates import Truncation, pair_template
 from ..errors import InputError, SparringError, UsageError
-from ..pair_head import HEAD_FILE, PairHead, pair_logits
 from ..registry import families
 from ..vocabulary import Candidates, Groups, Outcomes, Sink
-from . import clamp_length, fingerprint, load_pretrained, load_tokenizer
+from .checkpoints import Checkpoint
+from .loading import clamp_length, fingerprint, load_pretrained, load_tokenizer
+from .pair_head import HEAD_FILE, PairHead, pair_logits
 from .sequence_classification import PACKABLE, ROBERTA
 
 CACHED_PASSAGES = 1 << 18
@@ -40,7 +40,7 @@ STORE_TOKENS = 1 << 26
 class LatePairEncoder:
     """Encoder and head: batches of (query, passage) to features; `scorer` makes pairs of them.
 
-    The attributes are those of `sparring.rerank.models.Model`; ``forward`` gives features (S, 1 + 2r) instead of
+    The attributes are those of `sparring.rerank.models.loading.Model`; ``forward`` gives features (S, 1 + 2r) instead of
     scores. ``live`` leaves the weights where they are, with gradients, for training; without ``lean`` the forward
     pass is transformers' own, which knows dropout and checkpointing.
     """
@@ -106,7 +106,7 @@ class LatePair:
     Features are kept between calls, so schedules that ask in rounds pay for a candidate the first time only.
 
     Args:
-        model: from `sparring.rerank.models.load`.
+        model: from `sparring.rerank.models.loading.load`.
         device, dtype, token_budget, deterministic, progress: as for `sparring.rerank.engine.engine.Engine`.
     """
 

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..attention import PACKED, packed_kwargs, register
-from ..checkpoints import Checkpoint
 from ..engine.batches import Batch
 from ..engine.devices import choose_device, choose_dtype, default_budget, dtype_name
 from ..engine.stats import EngineStats
@@ -30,10 +29,11 @@ from ..engine.templates import Constant, Template, Text, Truncation
 from ..errors import InputError
 from ..registry import families
 from ..rounds import sigmoid
-from ..vectors import VectorStore, score_lists
 from ..vocabulary import Candidates, Groups, Outcomes, Sink
-from . import clamp_length, fingerprint, load_tokenizer
+from .checkpoints import Checkpoint
+from .loading import clamp_length, fingerprint, load_tokenizer
 from .sequence_classification import PACKABLE
+from .vectors import VectorStore, score_lists
 from .webis import first_position
 
 PARTS = ("linear_in_embedding", "list_transformer")
@@ -50,7 +50,7 @@ SMALL, LEAST, SHARE = 20, 10, 0.2  # rounds end at 20 passages; each drops at le
 
 
 class MeanEncoder:
-    """Single texts to the mean of their last hidden states; a `sparring.rerank.vectors.Encoder`."""
+    """Single texts to the mean of their last hidden states; a `sparring.rerank.models.vectors.Encoder`."""
 
     def __init__(self, body: Any, tokenizer: Any, max_length: int) -> None:
         self.body, self.tokenizer = body, tokenizer

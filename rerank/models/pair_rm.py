@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..checkpoints import Checkpoint
 from ..engine.batches import Batch
 from ..engine.templates import Constant, Template, Text, Truncation
 from ..errors import InputError
 from ..registry import families
-from . import fingerprint, load_tokenizer
+from .checkpoints import Checkpoint
+from .loading import fingerprint, load_tokenizer
 
 MARKERS = {
     "source_prefix_id": "<|source|>",
@@ -36,7 +36,7 @@ PASSAGE_SHARE = 0.4  # 2 x 412 of 2048 tokens
 
 
 class PairRMModel:
-    """DeBERTa with a head on three positions; see `sparring.rerank.models.Model`. It runs padded, eager."""
+    """DeBERTa with a head on three positions; see `sparring.rerank.models.loading.Model`. It runs padded, eager."""
 
     width: int | None = 2
     packed = False

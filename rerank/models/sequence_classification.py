@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 from ..attention import PACKED, packed_kwargs, register
-from ..checkpoints import Checkpoint
 from ..encoder import POST_NORM, PostNormEncoder, token_states
 from ..engine.batches import Batch
 from ..engine.templates import Template, Truncation, pair_template
 from ..errors import InputError
 from ..registry import families
-from . import clamp_length, fingerprint, load_pretrained, load_tokenizer
+from .checkpoints import Checkpoint
+from .loading import clamp_length, fingerprint, load_pretrained, load_tokenizer
 
 ROBERTA = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert"})
 PACKABLE = ROBERTA | {"bert", "electra", "modernbert"}
@@ -40,7 +40,7 @@ ARCHITECTURES = frozenset(
 
 
 class SequenceClassifier:
-    """A cross-encoder with a classification head; see `sparring.rerank.models.Model`.
+    """A cross-encoder with a classification head; see `sparring.rerank.models.loading.Model`.
 
     ``template`` is that of a query and one passage unless another is given; its passages are the model's width.
     ``live`` leaves the weights where they are, with gradients, for training; without ``lean`` the forward pass is

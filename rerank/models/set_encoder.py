@@ -14,14 +14,14 @@ from typing import Any, Literal
 
 import torch
 
-from ..checkpoints import Checkpoint
 from ..encoder import POST_NORM, PostNormEncoder, token_states
 from ..engine.batches import Batch
 from ..engine.templates import Template, Truncation
 from ..errors import InputError, UsageError
 from ..registry import families
 from ..set_attention import SET, SetLayout, register
-from . import fingerprint, load_tokenizer
+from .checkpoints import Checkpoint
+from .loading import fingerprint, load_tokenizer
 from .sequence_classification import PACKABLE, detach_head, load_classifier
 from .webis import first_position, load_webis, webis_template, webis_truncation
 
@@ -42,7 +42,7 @@ class Parts:
 
 
 class SetEncoder:
-    """A cross-encoder over lists; see `sparring.rerank.models.Model`.
+    """A cross-encoder over lists; see `sparring.rerank.models.loading.Model`.
 
     Attributes:
         interaction: the place of the interaction token in its sequence.

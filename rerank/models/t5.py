@@ -19,12 +19,12 @@ from typing import Any, Literal
 
 import torch
 
-from ..checkpoints import Checkpoint
 from ..engine.batches import Batch
 from ..engine.templates import Constant, Slot, Template, Text, Truncation
 from ..errors import InputError
 from ..registry import families
-from . import fingerprint, load_pretrained, load_tokenizer
+from .checkpoints import Checkpoint
+from .loading import fingerprint, load_pretrained, load_tokenizer
 
 Kind = Literal["mono", "duo", "rank"]
 TRUE, FALSE, EXTRA_10 = "\u2581true", "\u2581false", "<extra_id_10>"
@@ -83,7 +83,7 @@ SLOTS = {"{query}": Text("query"), "{a}": Text("passage", 0), "{b}": Text("passa
 
 
 class T5Reranker:
-    """An encoder-decoder scored from its first decoded state; see `sparring.rerank.models.Model`."""
+    """An encoder-decoder scored from its first decoded state; see `sparring.rerank.models.loading.Model`."""
 
     packed = False
     first_position = 0

@@ -13,13 +13,13 @@ from typing import Any, ClassVar
 import torch
 
 from ..attention import PACKED, packed_kwargs, register
-from ..checkpoints import Checkpoint
 from ..encoder import POST_NORM, PostNormEncoder
 from ..engine.batches import Batch
 from ..engine.templates import Constant, Template, Truncation, pair_template
 from ..errors import InputError
 from ..registry import families
-from . import clamp_length, fingerprint, load_tokenizer
+from .checkpoints import Checkpoint
+from .loading import clamp_length, fingerprint, load_tokenizer
 from .sequence_classification import ROBERTA
 
 BACKBONES = ("electra", "bert", "roberta", "xlm-roberta", "camembert", "modernbert")
@@ -44,7 +44,7 @@ class FirstTokenHead(torch.nn.Module):
 
 
 class FirstTokenEncoder:
-    """An encoder with a linear layer on the first token; see `sparring.rerank.models.Model`."""
+    """An encoder with a linear layer on the first token; see `sparring.rerank.models.loading.Model`."""
 
     width = 1
     packed = True

@@ -1,7 +1,7 @@
 """What can be trained: one file per kind of ranker, written as a call like every component: ``late_pair(rank=8)``.
 
 A kind turns a checkpoint into a `sparring.train.rankers.ranker.Ranker`, which is trained and saved as a folder
-that `sparring.rerank.models.load` reads.
+that `sparring.rerank.models.loading.load` reads.
 """
 
 from __future__ import annotations

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from ...rerank.checkpoints import Checkpoint, find
 from ...rerank.data.atomic import atomic_write
 from ...rerank.engine.templates import Truncation
 from ...rerank.errors import InputError
-from ...rerank.models import FAMILY_KEY, clamp_length, load_tokenizer
+from ...rerank.models.checkpoints import Checkpoint, find
+from ...rerank.models.loading import FAMILY_KEY, clamp_length, load_tokenizer
 from ...rerank.models.sequence_classification import ROBERTA
 from . import Start
 
@@ -101,7 +101,7 @@ def write_model(folder: Path, module: Any, tokenizer: Any, family: str | None = 
     """Writes weights (safetensors), config and tokenizer of a transformers model.
 
     Args:
-        family: the spec that `sparring.rerank.models.load` goes by; None where the config says enough.
+        family: the spec that `sparring.rerank.models.loading.load` goes by; None where the config says enough.
         config: further keys of ``config.json``; None drops one.
     """
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ...rerank.engine.batches import Batch
-from ...rerank.models import FAMILY_KEY
 from ...rerank.models.duo import Duo as DuoFamily
 from ...rerank.models.duo import duo_template
+from ...rerank.models.loading import FAMILY_KEY
 from ..collator import Layout
 from . import Start, kinds
 from .bodies import Body, load_weights, write_model

@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ...rerank.checkpoints import Checkpoint, find
 from ...rerank.engine.batches import Batch
 from ...rerank.engine.templates import Truncation
 from ...rerank.errors import UsageError
-from ...rerank.models import load_tokenizer
+from ...rerank.models.checkpoints import Checkpoint, find
+from ...rerank.models.loading import load_tokenizer
 from ...rerank.models.pair_rm import MARKERS, PASSAGE_SHARE, PairRMModel, load_pair_rm, pair_rm_template
 from ...rerank.models.pair_rm import PairRM as PairRMFamily
 from ..collator import Layout

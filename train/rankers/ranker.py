@@ -44,7 +44,7 @@ class Ranker(nn.Module, ABC):
 
     @abstractmethod
     def save(self, folder: Path) -> None:
-        """Writes a folder that `sparring.rerank.models.load` reads: safetensors, config, tokenizer."""
+        """Writes a folder that `sparring.rerank.models.loading.load` reads: safetensors, config, tokenizer."""
 
     @abstractmethod
     def load(self, folder: Path) -> None:

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ...rerank.checkpoints import Checkpoint
 from ...rerank.engine.batches import Batch
-from ...rerank.models import load_tokenizer
+from ...rerank.models.checkpoints import Checkpoint
+from ...rerank.models.loading import load_tokenizer
 from ...rerank.models.t5 import EXTRA_10, FALSE, PROMPTS, TRUE, T5Reranker, entry, sliced
 from ...rerank.models.t5 import T5 as T5Family
 from ..collator import Layout

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .data.atomic import sha256
-from .errors import InputError, MissingPrerequisiteError, MissingResourceError
+from ..data.atomic import sha256
+from ..errors import InputError, MissingPrerequisiteError, MissingResourceError
 
 EMBEDDED = "minilm"
 """The sentence-transformers model that comes as a Python package (all-MiniLM-L6-v2) and needs no hub."""

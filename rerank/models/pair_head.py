@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import gelu
 
-from .data.atomic import atomic_write
-from .errors import InputError, MissingResourceError
+from ..data.atomic import atomic_write
+from ..errors import InputError, MissingResourceError
 
 HEAD_FILE = "pair_head.safetensors"
 Activation = Literal["tanh", "gelu"]

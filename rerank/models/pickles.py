@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import console
+from .. import console
+from ..errors import InputError, MissingPrerequisiteError
 from .checkpoints import SERVED, Checkpoint, find, locate, pickled_weights
-from .errors import InputError, MissingPrerequisiteError
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,7 @@ INDEX = "pytorch_model.bin.index.json"
 
 @contextlib.contextmanager
 def opened(name: str, revision: str | None = None, allow_pickle: bool = False) -> Iterator[Checkpoint]:
-    """The checkpoint called ``name`` (see `sparring.rerank.checkpoints.find`), to be loaded inside the block.
+    """The checkpoint called ``name`` (see `sparring.rerank.models.checkpoints.find`), to be loaded inside the block.
 
     With ``allow_pickle`` weights that exist only as pickles are converted for the time of the block, and a warning
     names them. Raises MissingPrerequisiteError where torch is too old for that, InputError where a file holds

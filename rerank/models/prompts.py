@@ -11,8 +11,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from .engine.templates import Constant, Slot, Template, Text
-from .errors import UsageError
+from ..engine.templates import Constant, Slot, Template, Text
+from ..errors import UsageError
 
 PLACEHOLDER = re.compile(r"\{(query|a|b)\}")
 BEFORE = re.compile(r"[^\S\r\n]*[^\w\s]*$")

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .engine.batches import Batch, TokenStore, build_sequences, gather, plan
-from .engine.stats import EngineStats
-from .engine.templates import Template, Truncation
-from .errors import UsageError
-from .vocabulary import Candidates, Groups, Outcomes, Sink
+from ..engine.batches import Batch, TokenStore, build_sequences, gather, plan
+from ..engine.stats import EngineStats
+from ..engine.templates import Template, Truncation
+from ..errors import UsageError
+from ..vocabulary import Candidates, Groups, Outcomes, Sink
 
 CACHED = 1 << 17
 Pair = tuple[str, str]

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..engine.devices import choose_dtype, dtype_name
+from ..errors import UsageError
 from .endpoint import Messages, Reply, Usage
-from .engine.devices import choose_dtype, dtype_name
-from .errors import UsageError
 from .list_prompts import LETTERS
 
 ANSWER_TOKENS = 512

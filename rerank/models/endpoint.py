@@ -20,9 +20,9 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from . import console
+from .. import console
+from ..errors import MissingPrerequisiteError, MissingResourceError, SparringError, UsageError
 from .checkpoints import SERVED
-from .errors import MissingPrerequisiteError, MissingResourceError, SparringError, UsageError
 
 LONGEST_PAUSE = 60.0
 LARGEST_REPLY = 1 << 24

@@ -1,0 +1,246 @@
+"""Model families: one file each, holding everything a family's forward pass needs.
+
+A family is a frozen dataclass in `sparring.rerank.registry.families` with ``claims(checkpoint) -> bool``, decided
+from the checkpoint's config and an explicit table of names, and ``load(checkpoint) -> Model``. A checkpoint can
+say itself what it is: ``"sparring_family": "duo(segments=3)"`` in its ``config.json``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from weakref import WeakKeyDictionary
+
+from ..engine.templates import Template, Truncation
+from ..errors import InputError, UsageError
+from ..registry import families, unknown
+from .checkpoints import Checkpoint
+from .pickles import opened
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..engine.batches import Batch
+
+
+FAMILY_KEY = "sparring_family"
+"""The key of ``config.json`` under which a checkpoint states its family as a spec string."""
+
+
+class Model(Protocol):
+    """Weights with a template: turns batches of token ids into raw fp32 scores.
+
+    Attributes:
+        name: what the user called it.
+        width: passages in one group: 1, 2, or None for any number.
+        fingerprint: SHA-256 of weights, config, template and truncation; with a dtype it keys stored outcomes.
+        tokenizer: a fast tokenizer of transformers.
+        template, truncation: how inputs are written and cut.
+        first_position: the position of the first token (2 for RoBERTa).
+        packed: whether a batch costs its true tokens; else rows of its longest sequence.
+    """
+
+    name: str
+    width: int | None
+    fingerprint: str
+    tokenizer: Any
+    template: Template
+    truncation: Truncation
+    first_position: int
+    packed: bool
+
+    def place(self, device: torch.device, dtype: torch.dtype, deterministic: bool = False) -> None:
+        """Moves the weights to a device, the body in ``dtype`` and the head in fp32."""
+        ...
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Raw fp32 scores (S,), one per sequence; of a pair the logit of "first is better"."""
+        ...
+
+
+class Family(Protocol):
+    """How checkpoints of one kind are recognised and loaded."""
+
+    spec_name: ClassVar[str]
+
+    def claims(self, checkpoint: Checkpoint) -> bool: ...
+
+    def load(self, checkpoint: Checkpoint) -> Model: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The arguments of `load`, by which another process makes the same model."""
+
+    name: str
+    family: str | None = None
+    revision: str | None = None
+    allow_pickle: bool = False
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def load(self) -> Model:
+        """The model, loaded anew."""
+        return load(
+            self.name,
+            family=self.family,
+            revision=self.revision,
+            allow_pickle=self.allow_pickle,
+            **dict(self.options),
+        )
+
+
+_sources: WeakKeyDictionary[Any, Source] = WeakKeyDictionary()
+
+
+def source(model: Any) -> Source:
+    """How `load` made a model; UsageError for one that was made otherwise."""
+    if model not in _sources:
+        raise UsageError(f"{model.name}: only a model that is loaded by its name can run on several devices")
+    return _sources[model]
+
+
+def load(
+    name_or_path: str,
+    *,
+    family: str | None = None,
+    revision: str | None = None,
+    max_length: int | None = None,
+    allow_pickle: bool = False,
+    **options: Any,
+) -> Model:
+    """Loads a model: a folder, ``minilm`` (embedded), or a name on the hub.
+
+    Args:
+        family: a family's spec, such as ``sequence_classification``, where the config alone does not decide.
+        revision: branch, tag or commit on the hub.
+        max_length: tokens of one input sequence; by default what the checkpoint allows.
+        allow_pickle: read the tensors of pickled weights where there are no safetensors.
+        options: further options of the family.
+
+    Raises:
+        UsageError: no family or several claim the checkpoint, or an option is unknown.
+        MissingResourceError: the model cannot be found.
+        InputError: its files are damaged or its head is untrained.
+    """
+    if max_length is not None:
+        options["max_length"] = max_length
+    with opened(name_or_path, revision, allow_pickle) as checkpoint:
+        chosen = families.parse(family) if family else _claimant(checkpoint)
+        model: Model = _with_options(chosen, options).load(checkpoint)
+    _sources[model] = Source(name_or_path, family, revision, allow_pickle, tuple(options.items()))
+    return model
+
+
+def fingerprint(checkpoint: Checkpoint, template: Template, truncation: Truncation, *more: object) -> str:
+    """The key of a model's outcomes: weights, config, template, truncation and whatever else changes a score."""
+    parts = [checkpoint.digest(), repr(template), repr(truncation), *map(repr, more)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def clamp_length(asked: int | None, limit: int, *defaults: object) -> int:
+    """The tokens of one sequence: what was asked, else the least of the defaults, never beyond the position table.
+
+    Raises UsageError where more was asked than the position table holds.
+    """
+    if asked is None:
+        known = [value for value in defaults if isinstance(value, int) and 0 < value < 1_000_000]
+        return min([limit, *known])
+    if not 8 <= asked <= limit:
+        raise UsageError(f"max_length {asked} is outside 8 .. {limit}, what the model's position table holds")
+    return asked
+
+
+def load_pretrained(auto: Any, checkpoint: Checkpoint, **options: Any) -> Any:
+    """``auto.from_pretrained`` from safetensors, in fp32, without remote code; every weight must be in the file.
+
+    Raises InputError naming the weights that the file lacks or that have another shape, and the family to try.
+    """
+    import torch
+
+    try:
+        with _quiet():  # the report of missing weights is ours, as an error
+            module, info = auto.from_pretrained(
+                checkpoint.folder,
+                output_loading_info=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                dtype=torch.float32,
+                **options,
+            )
+    except RuntimeError as error:
+        raise InputError(f"{checkpoint.name}: weights do not fit the config: {error}") from None
+    except (ValueError, KeyError, OSError) as error:
+        raise InputError(f"{checkpoint.name}: cannot be loaded as {auto.__name__}: {error}") from None
+    missing = sorted(info["missing_keys"])
+    mismatched = sorted(str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"])
+    if missing or mismatched:
+        what = (
+            f"lacks {', '.join(missing[:4])}" if missing else f"has another shape for {', '.join(mismatched[:4])}"
+        )
+        raise InputError(
+            f"{checkpoint.name}: the checkpoint {what}: these weights would be random. It is no reranker of this "
+            f"family: fine-tune it first, or choose another --family ({', '.join(families.names())})"
+        )
+    return module.eval()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(50)  # CRITICAL
+    if bars:
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> Any:
+    """The checkpoint's fast tokenizer."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            checkpoint.folder, trust_remote_code=False, local_files_only=True
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{checkpoint.name}: its tokenizer cannot be loaded: {error}") from None
+    if not tokenizer.is_fast:
+        raise InputError(f"{checkpoint.name}: it has no fast tokenizer (tokenizer.json)")
+    return tokenizer
+
+
+def _claimant(checkpoint: Checkpoint) -> Any:
+    stated = checkpoint.config.get(FAMILY_KEY)
+    if stated is not None:
+        return families.parse(str(stated))
+    claims = [name for name, cls in families if cls().claims(checkpoint)]
+    if len(claims) == 1:
+        return families.parse(claims[0])
+    seen = f"model_type {checkpoint.model_type!r}, architecture {checkpoint.architecture!r}"
+    if claims:
+        raise UsageError(f"{checkpoint.name} ({seen}) could be {' or '.join(claims)}: choose one with --family")
+    raise UsageError(
+        f"{checkpoint.name} ({seen}) is of no known family: choose one with --family "
+        f"({', '.join(families.names())})"
+    )
+
+
+def _with_options(family: Any, options: dict[str, Any]) -> Any:
+    known: Sequence[str] = [field.name for field in dataclasses.fields(family) if field.init]
+    for option in options:
+        if option not in known:
+            raise UsageError(unknown(f"option of {family.spec_name}", option, known))
+    try:
+        return dataclasses.replace(family, **options)
+    except ValueError as error:
+        raise UsageError(f"{family.spec_name}: {error}") from None
