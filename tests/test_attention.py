@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
-from sparring.rerank import blocks, products
-from sparring.rerank.attention import PACKED, Layout, packed_attention, packed_kwargs, register
 from sparring.rerank.engine.batches import Batch
+from sparring.rerank.models.attention import cpu_blocks as blocks
+from sparring.rerank.models.attention import products
+from sparring.rerank.models.attention.packed import PACKED, Layout, packed_attention, packed_kwargs, register
 from torch.nn.functional import scaled_dot_product_attention
 
 

@@ -12,10 +12,10 @@ from sparring.rerank.engine.batches import TokenStore, build_sequences, gather
 from sparring.rerank.engine.engine import Engine
 from sparring.rerank.engine.templates import Template, Truncation
 from sparring.rerank.errors import InputError, UsageError
+from sparring.rerank.models.attention.prefix_tree import Tree
 from sparring.rerank.models.causal import FORMATS
 from sparring.rerank.models.loading import load
 from sparring.rerank.models.prompts import prompt_template
-from sparring.rerank.prefixes import Tree
 from sparring.rerank.vocabulary import Candidates
 from test_models_pointwise import everything, topics_of
 from tiny_generators import byte_level, save_causal

@@ -12,13 +12,13 @@ import pytest
 import tiny_models
 import torch
 from safetensors.torch import load_file, save_file
-from sparring.rerank import blocks
 from sparring.rerank.engine.batches import Batch, TokenStore
 from sparring.rerank.engine.engine import Engine
 from sparring.rerank.engine.shards import build_shard
 from sparring.rerank.errors import InputError, UsageError
+from sparring.rerank.models.attention import cpu_blocks as blocks
+from sparring.rerank.models.attention.set_packed import SetLayout
 from sparring.rerank.models.loading import load
-from sparring.rerank.set_attention import SetLayout
 from sparring.rerank.vocabulary import Candidates
 
 GOLDEN = Path(__file__).parent / "golden"

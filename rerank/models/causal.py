@@ -2,7 +2,7 @@
 
 The score is read at the last token: the logit of "yes" less that of "no" (of "Yes" alone for BGE), from a head of
 these rows only, in fp32. Conversions to a sequence classifier hold that difference as their one row. The prompt
-and the query are computed once for the passages of a batch (see `sparring.rerank.prefixes`).
+and the query are computed once for the passages of a batch (see `sparring.rerank.models.attention.prefix_tree`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch import nn
 from ..engine.batches import Batch
 from ..engine.templates import Template, Truncation
 from ..errors import InputError, UsageError
-from ..prefixes import SHARED, Tree, register
 from ..registry import families, unknown
+from .attention.prefix_tree import SHARED, Tree, register
 from .checkpoints import Checkpoint
 from .loading import clamp_length, fingerprint, load_pretrained, load_tokenizer
 from .prompts import answer_ids, check_placeholders, prompt_template

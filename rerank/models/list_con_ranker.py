@@ -21,7 +21,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..attention import PACKED, packed_kwargs, register
 from ..engine.batches import Batch
 from ..engine.devices import choose_device, choose_dtype, default_budget, dtype_name
 from ..engine.stats import EngineStats
@@ -30,6 +29,7 @@ from ..errors import InputError
 from ..registry import families
 from ..rounds import sigmoid
 from ..vocabulary import Candidates, Groups, Outcomes, Sink
+from .attention.packed import PACKED, packed_kwargs, register
 from .checkpoints import Checkpoint
 from .loading import clamp_length, fingerprint, load_tokenizer
 from .sequence_classification import PACKABLE

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from ..attention import PACKED, packed_kwargs, register
-from ..encoder import POST_NORM, PostNormEncoder, token_states
 from ..engine.batches import Batch
 from ..engine.templates import Template, Truncation, pair_template
 from ..errors import InputError
 from ..registry import families
+from .attention.packed import PACKED, packed_kwargs, register
+from .attention.post_norm import POST_NORM, PostNormEncoder, token_states
 from .checkpoints import Checkpoint
 from .loading import clamp_length, fingerprint, load_pretrained, load_tokenizer
 

@@ -14,12 +14,12 @@ from typing import Any, Literal
 
 import torch
 
-from ..encoder import POST_NORM, PostNormEncoder, token_states
 from ..engine.batches import Batch
 from ..engine.templates import Template, Truncation
 from ..errors import InputError, UsageError
 from ..registry import families
-from ..set_attention import SET, SetLayout, register
+from .attention.post_norm import POST_NORM, PostNormEncoder, token_states
+from .attention.set_packed import SET, SetLayout, register
 from .checkpoints import Checkpoint
 from .loading import fingerprint, load_tokenizer
 from .sequence_classification import PACKABLE, detach_head, load_classifier

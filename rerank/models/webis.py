@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 
 import torch
 
-from ..attention import PACKED, packed_kwargs, register
-from ..encoder import POST_NORM, PostNormEncoder
 from ..engine.batches import Batch
 from ..engine.templates import Constant, Template, Truncation, pair_template
 from ..errors import InputError
 from ..registry import families
+from .attention.packed import PACKED, packed_kwargs, register
+from .attention.post_norm import POST_NORM, PostNormEncoder
 from .checkpoints import Checkpoint
 from .loading import clamp_length, fingerprint, load_tokenizer
 from .sequence_classification import ROBERTA

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...rerank.attention import PACKED, register
 from ...rerank.engine.batches import Batch
+from ...rerank.models.attention.packed import PACKED, register
 from ...rerank.models.list_con_ranker import ListConRankers as ListConFamily
 from ...rerank.models.list_con_ranker import (
     ListTransformer,

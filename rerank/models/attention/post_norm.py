@@ -13,9 +13,9 @@ import torch
 from torch import nn
 from torch.nn.functional import gelu, linear
 
-from .attention import Layout, Mixing
-from .blocks import TOKENS, fits
-from .engine.batches import Batch
+from ...engine.batches import Batch
+from .cpu_blocks import TOKENS, fits
+from .packed import Layout, Mixing
 
 TYPED = frozenset({"bert", "electra"})
 POST_NORM = frozenset({"bert", "electra", "roberta", "xlm-roberta", "camembert"})
@@ -25,7 +25,7 @@ ROWS = 512  # weights are packed for so many tokens; 4 x hidden values of each s
 def token_states(body: Any, batch: Batch, **attention: Any) -> torch.Tensor:
     """Last states of all tokens, (T, H), by a transformers encoder's own forward pass.
 
-    ``attention`` are the keyword arguments of its attention function: `sparring.rerank.attention.packed_kwargs`.
+    ``attention`` are the keyword arguments of its attention function: `sparring.rerank.models.attention.packed.packed_kwargs`.
     """
     typed = {"token_type_ids": batch.segments[None]} if body.config.model_type in TYPED else {}
     states: torch.Tensor = body(

@@ -2,8 +2,8 @@
 
 Registered with transformers under `PACKED`; `packed_kwargs` makes the keyword arguments that carry the lengths
 from the model's call to the attention function. CUDA in half precision uses ``varlen_attn`` of torch. Elsewhere
-sequences of about the same length become rows of a `Bucket`; the lean forward pass (`sparring.rerank.encoder`) on
-CPUs goes through a batch by blocks (`sparring.rerank.blocks`) instead.
+sequences of about the same length become rows of a `Bucket`; the lean forward pass (`sparring.rerank.models.attention.post_norm`) on
+CPUs goes through a batch by blocks (`sparring.rerank.models.attention.cpu_blocks`) instead.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from .blocks import Block, cut
+from ...engine.batches import Batch
 from .buckets import Bucket, as_rows, rounded, token_order
-from .engine.batches import Batch
+from .cpu_blocks import Block, cut
 from .products import Shared, attend
 from .varlen import kernel_fits, varlen
 

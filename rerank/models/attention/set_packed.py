@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from .attention import Project
-from .blocks import Block, cut
-from .engine.batches import Batch
+from ...engine.batches import Batch
+from .cpu_blocks import Block, cut
+from .packed import Project
 from .products import Shared, attend
 from .set_places import SetPlaces
 from .varlen import Ends, kernel_fits, varlen_lse
@@ -30,7 +30,7 @@ Kernel = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
 
 class SetLayout(SetPlaces):
-    """Attention inside a sequence and to its group; a `sparring.rerank.attention.Mixing`.
+    """Attention inside a sequence and to its group; a `sparring.rerank.models.attention.packed.Mixing`.
 
     The arguments are those of `SetPlaces`.
     """
@@ -87,7 +87,7 @@ class SetLayout(SetPlaces):
         fixed_splits: bool,
         first: bool = False,
     ) -> torch.Tensor:
-        """The same by two calls of a ``kernel`` like `sparring.rerank.varlen.varlen_lse`.
+        """The same by two calls of a ``kernel`` like `sparring.rerank.models.attention.varlen.varlen_lse`.
 
         With ``first``, queries are those of the first tokens alone, (S, heads, d).
         """

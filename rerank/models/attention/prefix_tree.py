@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import scaled_dot_product_attention
 
+from ...engine.batches import Batch
 from .buckets import rounded
-from .engine.batches import Batch
 from .varlen import kernel_fits, varlen
 
 SHARED = "sparring_shared_prefix"

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ...engine.batches import Batch
 from .buckets import Bucket, rounded, token_order
-from .engine.batches import Batch
 
 CHUNK = {"cpu": 1 << 13, "cuda": 1 << 18}  # keys gathered at a time: on CPUs they should stay in the cache
 

@@ -1,0 +1,1 @@
+"""The lean forward pass: attention over packed sequences, without padding."""
