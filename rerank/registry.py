@@ -180,5 +180,5 @@ def unknown(what: str, name: str, known: typing.Iterable[str]) -> str:
 
 schedules = Registry("schedule", "sparring.rerank.schedules")
 aggregators = Registry("aggregator", "sparring.rerank.aggregators")
-families = Registry("model family", "sparring.rerank.models")
+families = Registry("model family", "sparring.rerank.models.families")
 passages = Registry("way of scoring long documents", "sparring.rerank.passages")

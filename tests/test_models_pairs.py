@@ -18,9 +18,9 @@ from sparring.rerank.data.runs import read_run
 from sparring.rerank.engine.batches import TokenStore
 from sparring.rerank.engine.engine import Engine, open_scorer
 from sparring.rerank.errors import InputError, MissingResourceError, SparringError, UsageError
-from sparring.rerank.models import pair_rm
-from sparring.rerank.models.causal_pair import PROMPT
 from sparring.rerank.models.checkpoints import Checkpoint
+from sparring.rerank.models.families import pair_rm
+from sparring.rerank.models.families.causal_pair import PROMPT
 from sparring.rerank.models.loading import load
 from sparring.rerank.models.pair_head import PairHead
 from sparring.rerank.vocabulary import Scorer

@@ -18,10 +18,10 @@ from ..rerank.biencoder import batches
 from ..rerank.console import log
 from ..rerank.data.atomic import atomic_write
 from ..rerank.errors import UsageError
-from ..rerank.models.bi_encoder import load_encoder
 from ..rerank.models.checkpoints import find
+from ..rerank.models.families.bi_encoder import load_encoder
+from ..rerank.models.families.poly_encoder import CODES_FILE, CONTEXTS, PolyCodes, poly_scores, token_width
 from ..rerank.models.loading import FAMILY_KEY
-from ..rerank.models.poly_encoder import CODES_FILE, CONTEXTS, PolyCodes, poly_scores, token_width
 from ..rerank.registry import Registry
 from .development import Development
 from .retriever_data import DOCUMENT, QUERY

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from ...rerank.console import log
 from ...rerank.engine.batches import Batch
 from ...rerank.models.checkpoints import Checkpoint
-from ...rerank.models.late_pair import LatePairEncoder
+from ...rerank.models.families.late_pair import LatePairEncoder
+from ...rerank.models.families.sequence_classification import PACKABLE, ROBERTA, is_classifier
 from ...rerank.models.pair_head import HEAD_FILE, Activation, PairHead, pair_logits
-from ...rerank.models.sequence_classification import PACKABLE, ROBERTA, is_classifier
 from ..collator import Layout
 from . import Start, kinds
 from .bodies import Body, find_start, lean, load_body, load_weights, write_model

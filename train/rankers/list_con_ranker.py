@@ -12,14 +12,14 @@ from torch import Tensor
 
 from ...rerank.engine.batches import Batch
 from ...rerank.models.attention.packed import PACKED, register
-from ...rerank.models.list_con_ranker import ListConRankers as ListConFamily
-from ...rerank.models.list_con_ranker import (
+from ...rerank.models.families.list_con_ranker import ListConRankers as ListConFamily
+from ...rerank.models.families.list_con_ranker import (
     ListTransformer,
     MeanEncoder,
     load_encoder_and_head,
     name_in_checkpoint,
 )
-from ...rerank.models.sequence_classification import PACKABLE
+from ...rerank.models.families.sequence_classification import PACKABLE
 from ..collator import Layout
 from . import Start, kinds
 from .bodies import Body, find_start, load_body, load_weights, write_config

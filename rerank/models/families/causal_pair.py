@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import InputError
-from ..registry import families
+from ...errors import InputError
+from ...registry import families
+from ..checkpoints import Checkpoint
+from ..loading import load_tokenizer
+from ..prompts import answer_ids, chat_prompt, check_placeholders, prompt_template
 from .causal import CausalReranker, load_decoder, sequence_length
-from .checkpoints import Checkpoint
-from .loading import load_tokenizer
-from .prompts import answer_ids, chat_prompt, check_placeholders, prompt_template
 
 PROMPT = (
     "Which of two passages is more relevant to a query?\n\nQuery: {query}\n\nPassage A: {a}\n\nPassage B: {b}\n\n"
