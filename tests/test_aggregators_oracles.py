@@ -17,10 +17,10 @@ from scipy.stats import norm
 from sparring.rerank.aggregators.bradley_terry import posterior
 from sparring.rerank.aggregators.kemeny import best_insertions, contradicted, exact_order
 from sparring.rerank.aggregators.kwiksort import _quicksort
-from sparring.rerank.aggregators.newton import strengths
 from sparring.rerank.aggregators.tsp import held_karp, improve, tour_worth
-from sparring.rerank.bradley_terry import fit
 from sparring.rerank.data.preferences import read_preferences
+from sparring.rerank.pairs.dense_newton import fit
+from sparring.rerank.pairs.sparse_newton import strengths
 from sparring.rerank.registry import aggregators
 from sparring.rerank.vocabulary import Preferences
 

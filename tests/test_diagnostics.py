@@ -8,7 +8,7 @@ from math import comb
 
 import numpy as np
 import pytest
-from sparring.rerank.diagnostics import diagnose
+from sparring.rerank.pairs.diagnostics import diagnose
 from sparring.rerank.vocabulary import Preferences
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 from scipy.stats import multivariate_normal
-from sparring.rerank import log_odds
-from sparring.rerank.log_odds import Belief, believe
+from sparring.rerank.pairs import beliefs as log_odds
+from sparring.rerank.pairs.beliefs import Belief, believe
 
 
 def outcomes(seed: int, n: int = 6, games: int = 20) -> tuple[np.ndarray, ...]:

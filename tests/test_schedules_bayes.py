@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from sparring.rerank import registry
-from sparring.rerank.bradley_terry import fit
+from sparring.rerank.pairs.dense_newton import fit
 from sparring.rerank.schedules.bayes import Bayes, _design
 from sparring.rerank.schedules.swiss import zscore
 from test_schedules import collection, play, utility_oracle

@@ -13,7 +13,7 @@ from sparring.eval.measures.qrels import read_qrels
 from sparring.rerank.cli import main
 from sparring.rerank.data.preferences import read_preferences
 from sparring.rerank.data.runs import read_run, write_run
-from sparring.rerank.diagnostics import diagnose
+from sparring.rerank.pairs.diagnostics import diagnose
 from sparring.rerank.vocabulary import Preferences
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from ...rerank.console import log
 from ...rerank.data.preferences import Stored, read_preferences
 from ...rerank.data.runs import Run
-from ...rerank.diagnostics import Diagnostics, diagnose
 from ...rerank.errors import InputError, UsageError
+from ...rerank.pairs.diagnostics import Diagnostics, diagnose
 from ...rerank.vocabulary import Candidates, Groups, Outcomes, Preferences, Sink
 from ..measures.batched import Judged
 from ..measures.qrels import Qrels

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from ...rerank import registry
 from ...rerank.data.preferences import read_preferences
-from ...rerank.diagnostics import diagnose
 from ...rerank.errors import InputError, UsageError
+from ...rerank.pairs.diagnostics import diagnose
 from ...rerank.registry import unknown
 from ..bench.rows import read_rows
 from ..bench.stored_pairs import stored_matrix

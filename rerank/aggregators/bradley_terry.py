@@ -7,11 +7,11 @@ from typing import Literal
 
 import numpy as np
 
-from .. import bradley_terry
+from ..pairs import dense_newton as bradley_terry
+from ..pairs.sparse_newton import strengths
+from ..pairs.table import Array, Table, solve, standardised_prior, tally
 from ..registry import aggregators
 from ..vocabulary import Preferences
-from .common import Array, Table, solve, standardised_prior, tally
-from .newton import strengths
 
 ORDER_BIAS_PRECISION = 0.05
 """Prior precision of the order bias in logits: N(0, 20)."""

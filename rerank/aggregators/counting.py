@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..pairs.table import Array, Table, solve
 from ..registry import aggregators
 from ..vocabulary import Preferences
-from .common import Array, Table, solve
 
 
 @aggregators.register("additive")

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from ..pairs.sparse_newton import strengths
+from ..pairs.table import Array, standardised_prior, tally
 from ..registry import aggregators
 from ..vocabulary import Preferences
 from .bradley_terry import BradleyTerry
-from .common import Array, standardised_prior, tally
 from .counting import Additive, check_prior
-from .newton import strengths
 
 
 @aggregators.register("noisy_bt")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..pairs.table import Array, Table, from_order, solve
 from ..registry import aggregators
 from ..vocabulary import Preferences
-from .common import Array, Table, from_order, solve
 from .counting import check_prior, ratio
 
 EXACT_LIMIT = 40

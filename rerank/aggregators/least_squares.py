@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
+from ..pairs.table import Array, Table, components, solve
 from ..registry import aggregators
 from ..vocabulary import Preferences
-from .common import Array, Table, components, solve
 from .counting import check_prior, ratio
 
 CLIP = 0.01
@@ -22,7 +22,7 @@ class HodgeRank:
     """Scores whose differences are nearest to the preferences in weighted least squares.
 
     The gradient part of the edge flow y: L s = div y, with the graph Laplacian L of the games. What no scores
-    can explain is the cyclic part; `sparring.rerank.diagnostics` reports its share. Components of the comparison
+    can explain is the cyclic part; `sparring.rerank.pairs.diagnostics` reports its share. Components of the comparison
     graph are centred at 0 each, unless the prior links them.
     Source: Jiang, Lim, Yao, Ye, Mathematical Programming 127, 2011.
 

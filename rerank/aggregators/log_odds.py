@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from scipy.special import logit
 
-from ..log_odds import believe
+from ..pairs.beliefs import believe
+from ..pairs.table import Array, Table, solve
 from ..registry import aggregators
 from ..vocabulary import Preferences
-from .common import Array, Table, solve
 
 
 @aggregators.register("log_odds")

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, log_ndtr
 
+from ..pairs.table import Array, Table, solve
 from ..registry import aggregators
 from ..vocabulary import Preferences
-from .common import Array, Table, solve
 from .counting import check_prior
 
 GAMES = 1 << 23

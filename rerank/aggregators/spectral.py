@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
+from ..pairs.table import Array, Table, solve, tally
 from ..registry import aggregators
 from ..vocabulary import Preferences
-from .common import Array, Table, solve, tally
 from .counting import check_prior, ratio
 
 

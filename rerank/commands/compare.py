@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from .. import console
 from ..data.atomic import check_output, write_meta
 from ..data.preferences import write_preferences
-from ..diagnostics import diagnose
 from ..errors import UsageError
+from ..pairs.diagnostics import diagnose
 from ..vocabulary import Preferences
 from .job import Job, ScoringOptions, discard_ledger, plan, prepare, ranked_topics
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import logit
 
 from .. import registry
-from ..log_odds import Belief, believe
+from ..pairs.beliefs import Belief, believe
 from .asking import Rounds, require
 from .swiss import zscore
 
@@ -28,7 +28,7 @@ CONTENDERS = 256
 class Bayes:
     """Few large rounds of the comparisons that say most about the top k. Returns the posterior order.
 
-    Strengths are Gaussian around the first stage and seen through noisy log-odds (`sparring.rerank.log_odds`); how
+    Strengths are Gaussian around the first stage and seen through noisy log-odds (`sparring.rerank.pairs.beliefs`); how
     far the first stage is trusted, how noisy the comparator is and how much it favours whoever is shown first is
     learned from the outcomes of the topic. What is wanted are the discounts 1/log2(rank + 1) inside the top k. A
     comparison is worth the variance that it is expected to take from them, by linear prediction: with d the

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import registry
-from ..bradley_terry import fit
+from ..pairs.dense_newton import fit
 from ..vocabulary import Outcomes
 from .asking import Rounds, answered, require
 from .bayes import Bayes

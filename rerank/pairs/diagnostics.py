@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .aggregators.common import Table, components, select, tally
-from .aggregators.least_squares import edge_flow, gradient
-from .vocabulary import Preferences
+from ..aggregators.least_squares import edge_flow, gradient
+from ..vocabulary import Preferences
+from .table import Table, components, select, tally
 
 Array = NDArray[np.float64]
 

@@ -1,6 +1,6 @@
 """Bradley-Terry for thousands of sparse topics at once: Newton steps by conjugate gradients on the edges.
 
-The same mode as `sparring.rerank.bradley_terry.fit`, which factors dense matrices to return covariances and the
+The same mode as `sparring.rerank.pairs.dense_newton.fit`, which factors dense matrices to return covariances and the
 order bias. Comparison graphs drawn at random are expanders, so a handful of matrix-vector products replaces
 the factorisation, and work grows with the comparisons rather than with n^3.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .common import Array
+from .table import Array
 
 EDGES = 40_000
 """Comparisons worked on at once, so that the arrays stay in the processor's cache."""

@@ -1,0 +1,1 @@
+"""What pair comparisons say together: tables of wins, beliefs and diagnostics."""
