@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from sparring.rerank.adaptive import Positions, Scores, Task, adaptive
 from sparring.rerank.cli import main
 from sparring.rerank.data.runs import read_run
 from sparring.rerank.errors import InputError, UsageError
+from sparring.rerank.search.adaptive import Positions, Scores, Task, adaptive
 from tiny_models import save_bi_encoder, save_classifier, sentence
 
 

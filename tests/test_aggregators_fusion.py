@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from sparring.rerank.fusion import borda, fuse, rrf
+from sparring.rerank.search.fusion import borda, fuse, rrf
 
 RANKS = np.array([[1.0, 2.0, 3.0, np.nan], [2.0, 1.0, np.nan, np.nan]])
 

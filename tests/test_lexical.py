@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sparring.rerank.cli import main
 from sparring.rerank.data.runs import read_run
-from sparring.rerank.lexical import BM25, words
+from sparring.rerank.search.bm25 import BM25, words
 
 TEXTS = ["A red fox, a red dog", "the dog sleeps", "", "fox and dog and cat: fox!"]
 letters = st.lists(st.sampled_from(["fox", "dog", "cat", "owl"]), max_size=6).map(" ".join)

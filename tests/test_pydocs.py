@@ -19,7 +19,7 @@ from sparring.rerank.data.pydocs import collection as pydocs
 from sparring.rerank.data.pydocs.package_sources import public_docstrings
 from sparring.rerank.data.pydocs.plain_text import plain, summary
 from sparring.rerank.errors import MissingPrerequisiteError
-from sparring.rerank.lexical import BM25
+from sparring.rerank.search.bm25 import BM25
 
 HALVES = ("train", "test")
 PINNED = all(metadata.version(name) == version for name, version in pydocs.PACKAGES.items())

@@ -13,17 +13,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sparring.rerank.biencoder import BiEncoder, batches
 from sparring.rerank.cli import main
 from sparring.rerank.commands.search_adaptive import check_vectors, item_vectors
 from sparring.rerank.data.datasets import Dataset, open_dataset
 from sparring.rerank.data.locks import LockedError, hold
 from sparring.rerank.data.runs import read_run
 from sparring.rerank.errors import InputError, MissingResourceError, SparringError, UsageError
-from sparring.rerank.exact import exact_search
-from sparring.rerank.indexing import build_index, encode_collection
-from sparring.rerank.layouts import Layout
-from sparring.rerank.search import Ids, Index, as_topics, pack_ids
+from sparring.rerank.search.bi_encoder import BiEncoder, batches
+from sparring.rerank.search.build_index import build_index, encode_collection
+from sparring.rerank.search.exact import exact_search
+from sparring.rerank.search.index import Ids, Index, as_topics, pack_ids
+from sparring.rerank.search.index_types import Layout
 from tiny_models import WORDS, save_bi_encoder, save_classifier, sentence
 
 TYPES = ("flat", "hnsw", "ivf", "ivfpq")
@@ -110,7 +110,7 @@ def test_exact_search_is_exact_also_in_ties(n: int, depth: int, cells: int, seed
     queries = rng.integers(-2, 3, (4, 3)).astype(np.float32)
     allowed = np.flatnonzero(rng.random(n) < 0.5) if filtered else np.arange(n)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sparring.rerank.exact.CPU_CELLS", cells)  # many small chunks
+        patch.setattr("sparring.rerank.search.exact.CPU_CELLS", cells)  # many small chunks
         found, scores = exact_search(queries, vectors, depth, "dot", allowed=allowed if filtered else None)
     expected = brute_force(queries, vectors, depth, allowed.tolist())
     assert [row[row >= 0].tolist() for row in found] == expected
@@ -278,7 +278,7 @@ def test_damaged_files_are_found_before_faiss_reads_them(
     tmp_path: Path, dataset: Dataset, encoder: BiEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build_index(dataset, encoder, tmp_path / "ix")
-    monkeypatch.setattr("sparring.rerank.search.load_faiss", lambda: pytest.fail("FAISS was called"))
+    monkeypatch.setattr("sparring.rerank.search.index.load_faiss", lambda: pytest.fail("FAISS was called"))
     path = tmp_path / "ix" / "index.faiss"
     content = path.read_bytes()
     path.write_bytes(content[:-1])
@@ -304,7 +304,7 @@ def test_an_index_is_whole_or_absent(
     before = (tmp_path / "ix" / "manifest.json").read_bytes()
     with monkeypatch.context() as patch, pytest.raises(OSError, match="disk"):
         patch.setattr(
-            "sparring.rerank.indexing._write_manifest", lambda *_: (_ for _ in ()).throw(OSError("disk"))
+            "sparring.rerank.search.build_index._write_manifest", lambda *_: (_ for _ in ()).throw(OSError("disk"))
         )
         build_index(dataset, encoder, tmp_path / "ix", Layout("hnsw"))
     assert (tmp_path / "ix" / "manifest.json").read_bytes() == before

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from sparring.rerank.cli import config_flags, main
 from sparring.rerank.data.datasets import open_dataset
 from sparring.rerank.errors import InputError, UsageError
-from sparring.rerank.lexical import BM25
+from sparring.rerank.search.bm25 import BM25
 from sparring.rerank.vocabulary import Candidates
 from sparring.train import sources as registered
 from sparring.train.data import Mixture, draw, sources

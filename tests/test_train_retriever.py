@@ -258,8 +258,8 @@ def test_retrievers_are_measured_before_and_during_training(trained: Path) -> No
 def test_saved_retriever_gives_the_same_vectors_everywhere(trained: Path, start: Path) -> None:
     from safetensors.torch import load_file
     from sentence_transformers import SentenceTransformer
-    from sparring.rerank.biencoder import BiEncoder
     from sparring.rerank.models.loading import load
+    from sparring.rerank.search.bi_encoder import BiEncoder
 
     texts = [sentence(random.Random(i), 3 + 4 * i) for i in range(5)]
     plain = SentenceTransformer(str(trained / "checkpoints/checkpoint-4"), device="cpu")

@@ -171,8 +171,8 @@ def _candidates(options: Options, dataset: Dataset, queries: list[Query], choice
         if not found:
             raise InputError(f"{options.run}: holds none of the {len(queries)} judged queries")
         return found
-    from ..rerank.biencoder import BiEncoder
-    from ..rerank.search import read_manifest
+    from ..rerank.search.bi_encoder import BiEncoder
+    from ..rerank.search.index import read_manifest
 
     model = options.model or str(read_manifest(Path(str(options.index)))["encoder"]["model"])
     return searched(queries, dataset, choice, BiEncoder(model, options.device, options.dtype), options.index)

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..rerank.biencoder import batches
 from ..rerank.console import log
 from ..rerank.data.atomic import atomic_write
 from ..rerank.errors import UsageError
@@ -23,6 +22,7 @@ from ..rerank.models.families.bi_encoder import load_encoder
 from ..rerank.models.families.poly_encoder import CODES_FILE, CONTEXTS, PolyCodes, poly_scores, token_width
 from ..rerank.models.loading import FAMILY_KEY
 from ..rerank.registry import Registry
+from ..rerank.search.bi_encoder import batches
 from .development import Development
 from .retriever_data import DOCUMENT, QUERY
 from .retriever_losses import LibraryLoss, PassageCentric, RetrieverLoss, parse

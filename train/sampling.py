@@ -22,7 +22,7 @@ from ..rerank.data.text import lines
 from ..rerank.errors import InputError
 from ..rerank.registry import Registry
 from ..rerank.rounds import topic_rng
-from ..rerank.search import Index, as_topics, read_manifest
+from ..rerank.search.index import Index, as_topics, read_manifest
 
 samplers = Registry("sampling strategy", "sparring.train.sampling")
 
@@ -108,7 +108,7 @@ class Semantic:
         _positive(self.k)
 
     def sample(self, run: Run, dataset: Dataset, seed: int, device: str) -> Run:
-        from ..rerank.biencoder import BiEncoder
+        from ..rerank.search.bi_encoder import BiEncoder
 
         folder = Path(self.index)
         encoder = BiEncoder(str(read_manifest(folder)["encoder"]["model"]), device)

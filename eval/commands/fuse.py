@@ -17,8 +17,8 @@ from ...rerank.commands.options import RunOptions
 from ...rerank.data.atomic import check_output, write_meta
 from ...rerank.data.runs import Run, ranked, read_run, write_run
 from ...rerank.errors import InputError, UsageError
-from ...rerank.fusion import fuse as fuse_ranks
-from ...rerank.fusion import scaled
+from ...rerank.search.fusion import fuse as fuse_ranks
+from ...rerank.search.fusion import scaled
 from ..measures.qrels import read_qrels
 from .evaluate import score_runs
 

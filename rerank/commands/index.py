@@ -9,7 +9,7 @@ from pathlib import Path
 from .. import console
 from ..cli import CommonOptions
 from ..data.atomic import check_output, write_meta
-from ..layouts import IndexType, Layout
+from ..search.index_types import IndexType, Layout
 from .options import DatasetOptions, WeightsOptions
 
 
@@ -35,8 +35,8 @@ class Options(DatasetOptions, WeightsOptions, CommonOptions):
 
 def main(options: Options) -> None:
     """Checks everything, encodes, and moves the finished index into place."""
-    from ..biencoder import BiEncoder
-    from ..indexing import build_index
+    from ..search.bi_encoder import BiEncoder
+    from ..search.build_index import build_index
 
     check_output(options.output, options.overwrite)
     layout = Layout(options.index_type, options.links, options.construction, options.lists, options.subvectors)

@@ -13,9 +13,9 @@ from .. import console, registry
 from ..data.atomic import check_output, write_meta
 from ..data.runs import write_run
 from ..errors import PartialSuccessError, UsageError
-from ..fusion import scaled
 from ..pipeline import Ranked
 from ..rounds import sigmoid
+from ..search.fusion import scaled
 from .job import Job, ScoringOptions, discard_ledger, plan, prepare, ranked_topics
 from .options import RunOptions
 

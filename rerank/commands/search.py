@@ -22,8 +22,8 @@ from .search_adaptive import check_vectors, item_vectors, prepare
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ..biencoder import BiEncoder
-    from ..search import Ids, Index
+    from ..search.bi_encoder import BiEncoder
+    from ..search.index import Ids, Index
     from .search_adaptive import Adaptive
 
 
@@ -62,8 +62,8 @@ class Options(DatasetOptions, RunOptions, WeightsOptions, CommonOptions):
 
 def main(options: Options) -> None:
     """Checks everything, encodes the queries, searches, and writes the run and its meta file."""
-    from ..biencoder import BiEncoder
-    from ..search import Index, as_topics, read_manifest
+    from ..search.bi_encoder import BiEncoder
+    from ..search.index import Index, as_topics, read_manifest
 
     if options.index is None and options.model is None:
         raise UsageError("nothing to search with: give --index IX, or --model M to encode the collection now")
@@ -110,8 +110,8 @@ def main(options: Options) -> None:
 
 def _search_words(options: Options, dataset: Dataset) -> None:
     """Scores the collection by BM25, and writes the run and its meta file."""
-    from ..lexical import BM25
-    from ..search import as_topics
+    from ..search.bm25 import BM25
+    from ..search.index import as_topics
 
     if options.index is not None or options.adaptive is not None:
         raise UsageError(f"--model {LEXICAL} reads the collection itself: leave --index and --adaptive out")
@@ -142,8 +142,8 @@ def _search(
     allowed: list[str] | None,
     adaptive: Adaptive | None,
 ) -> tuple[Ids, NDArray[np.int64], NDArray[np.floating]]:
-    from ..exact import exact_search
-    from ..indexing import encode_collection
+    from ..search.build_index import encode_collection
+    from ..search.exact import exact_search
 
     if index is None:
         ids, vectors = encode_collection(encoder, dataset.documents)

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..adaptive import AdaptiveSearch, Found, Positions, Scores, Task, adaptive
 from ..data.datasets import Dataset
 from ..data.documents import Texts
 from ..errors import UsageError
+from ..search.adaptive import AdaptiveSearch, Found, Positions, Scores, Task, adaptive
 from ..vocabulary import Candidates, Scorer
 from .job import behind_ledger, discard_ledger
 
 if TYPE_CHECKING:
-    from ..biencoder import BiEncoder
-    from ..search import Index
+    from ..search.bi_encoder import BiEncoder
+    from ..search.index import Index
 
 TOGETHER = 1 << 16
 """So many pairs are put to the cross-encoder in one call, so that its outcomes reach the ledger."""
@@ -79,7 +79,7 @@ class Adaptive:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A pointwise scorer as the `sparring.rerank.adaptive.Relevance` of documents by position."""
+    """A pointwise scorer as the `sparring.rerank.search.adaptive.Relevance` of documents by position."""
 
     scorer: Scorer
     dataset: Dataset

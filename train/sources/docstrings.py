@@ -65,9 +65,9 @@ class Docstrings:
     def _nearest(
         self, pairs: list[tuple[int, str, str]], names: list[str], texts: list[str]
     ) -> Iterator[Negatives]:
-        from ...rerank.biencoder import BiEncoder
-        from ...rerank.lexical import BM25
-        from ...rerank.search import Index, read_manifest
+        from ...rerank.search.bi_encoder import BiEncoder
+        from ...rerank.search.bm25 import BM25
+        from ...rerank.search.index import Index, read_manifest
 
         folder = Path(str(self.index))
         encoder = BiEncoder(str(read_manifest(folder)["encoder"]["model"]))

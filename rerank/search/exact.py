@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .biencoder import Vectors
+from .bi_encoder import Vectors
 
 CPU_CELLS, CUDA_CELLS = 1 << 25, 1 << 29
 """Scores that are computed at a time: 128 MB on a CPU, 2 GB on a GPU."""

@@ -15,14 +15,14 @@ from typing import IO
 
 import numpy as np
 
-from .biencoder import BiEncoder, Identity, Vectors
-from .data.atomic import sha256
-from .data.datasets import Dataset
-from .data.documents import Documents
-from .data.locks import hold
-from .errors import SparringError
-from .layouts import Layout
-from .search import FILES, FORMAT, Ids, Index, load_faiss, pack_ids
+from ..data.atomic import sha256
+from ..data.datasets import Dataset
+from ..data.documents import Documents
+from ..data.locks import hold
+from ..errors import SparringError
+from .bi_encoder import BiEncoder, Identity, Vectors
+from .index import FILES, FORMAT, Ids, Index, load_faiss, pack_ids
+from .index_types import Layout
 
 
 def build_index(

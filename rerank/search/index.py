@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .biencoder import Identity, Vectors
-from .console import log
-from .data.atomic import sha256
-from .data.runs import Topic
-from .errors import InputError, MissingPrerequisiteError, MissingResourceError
+from ..console import log
+from ..data.atomic import sha256
+from ..data.runs import Topic
+from ..errors import InputError, MissingPrerequisiteError, MissingResourceError
+from .bi_encoder import Identity, Vectors
 from .exact import exact_search
 
 FORMAT = 1

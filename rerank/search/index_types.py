@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from .errors import UsageError
-from .registry import unknown
+from ..errors import UsageError
+from ..registry import unknown
 
 IndexType = Literal["flat", "hnsw", "ivf", "ivfpq"]
 SMALLEST_PQ = 1000

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .console import bars_wanted, log, progress
-from .engine.devices import choose_device, choose_dtype, default_budget, dtype_name
-from .errors import InputError, SparringError, UsageError
-from .models.checkpoints import Checkpoint
-from .models.pickles import opened
+from ..console import bars_wanted, log, progress
+from ..engine.devices import choose_device, choose_dtype, default_budget, dtype_name
+from ..errors import InputError, SparringError, UsageError
+from ..models.checkpoints import Checkpoint
+from ..models.pickles import opened
 
 Vectors = NDArray[np.float32]
 SIMILARITIES = ("cosine", "dot", "euclidean")

@@ -16,11 +16,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .data.records import read_queries
-from .errors import InputError
-from .registry import Registry
+from ..data.records import read_queries
+from ..errors import InputError
+from ..registry import Registry
 
-adaptive = Registry("adaptive search", "sparring.rerank.adaptive")
+adaptive = Registry("adaptive search", "sparring.rerank.search.adaptive")
 
 Positions = NDArray[np.int64]
 Scores = NDArray[np.float64]

@@ -1,0 +1,1 @@
+"""The first stage: vectors, indexes, words, and the fusion of runs."""
