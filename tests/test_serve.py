@@ -25,9 +25,9 @@ from hypothesis import strategies as st
 from sparring.rerank import registry
 from sparring.rerank.cli import main
 from sparring.rerank.commands.serve import SAMPLES, Options, open_service
-from sparring.rerank.dialects import Refused, parse
-from sparring.rerank.server import Bounds, Server
-from sparring.rerank.service import Limits, Service
+from sparring.rerank.serving.dialects import Refused, parse
+from sparring.rerank.serving.server import Bounds, Server
+from sparring.rerank.serving.service import Limits, Service
 from sparring.rerank.vocabulary import Candidates, Groups, Outcomes, Sink
 from tiny_models import byte_bpe, save_classifier
 

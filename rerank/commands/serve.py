@@ -14,8 +14,8 @@ from ..cli import CommonOptions
 from ..errors import MissingPrerequisiteError, UsageError
 from ..passages import Windowed
 from ..rounds import check_widths
-from ..server import Bounds, Server
-from ..service import Limits, Service
+from ..serving.server import Bounds, Server
+from ..serving.service import Limits, Service
 from .job import DEFAULT_SCHEDULES
 from .options import WeightsOptions
 

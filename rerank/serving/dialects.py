@@ -14,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .data.records import clean
-from .rounds import sigmoid
+from ..data.records import clean
+from ..rounds import sigmoid
 
 DOCUMENTS_PER_UNIT = 100
 """Cohere's search unit: one query with up to so many documents."""

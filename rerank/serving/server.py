@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from .console import log
+from ..console import log
 from .dialects import Refused, Request, parse, refusal, response
 from .service import Service
 

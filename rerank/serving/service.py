@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .console import log
+from ..console import log
+from ..errors import SparringError
+from ..pipeline import rerank
+from ..vocabulary import Aggregator, Candidates, Schedule, Scorer
 from .dialects import Answer, Refused, Request
-from .errors import SparringError
 from .metrics import Metrics
-from .pipeline import rerank
-from .vocabulary import Aggregator, Candidates, Schedule, Scorer
 
 FAILURES = 3
 """After so many failed requests in a row the service says that it is unhealthy."""

@@ -1,0 +1,1 @@
+"""Reranking over HTTP."""
