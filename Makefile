@@ -49,7 +49,7 @@ bench-set: $(READY)  ## the Set-Encoder against the pointwise model (LIGHTNING=p
 	$(BIN)/python -m sparring.eval.speed.set_encoder --output eval/results/set-encoder-cpu.json $(if $(LIGHTNING),--peer $(LIGHTNING))
 
 bench-train: $(READY)  ## training speed beside sentence-transformers' CrossEncoderTrainer
-	$(BIN)/python -m sparring.train.throughput --output eval/results/train-throughput-cpu.json
+	$(BIN)/python -m sparring.train.benchmark --output eval/results/train-throughput-cpu.json
 
 bench-gpu: $(READY)  ## the same on a CUDA GPU
 	$(BIN)/sparring bench-throughput --device cuda --pairs 0 --output eval/results/throughput-gpu.json --overwrite

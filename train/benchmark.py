@@ -1,6 +1,6 @@
 """Training speed beside sentence-transformers' CrossEncoderTrainer: same lists, weights, loss and batches.
 
-    python -m sparring.train.throughput --output eval/results/train-throughput-cpu.json
+    python -m sparring.train.benchmark --output eval/results/train-throughput-cpu.json
 
 One pass over the lists of judged topics with ListNet, without dropout; medians of interleaved repetitions. The
 learning rate is 0, which costs what any other does: the mean loss of a pass is then the same number for everybody
