@@ -35,13 +35,19 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "sparring.eval.commands.simulate",
         "preferences of a simulated judge on real qrels, for the bench",
     ),
-    "train": ("sparring.train.train", "train a reranker or retriever"),
+    "train": ("sparring.train.commands.train", "train a reranker or retriever"),
     "report": ("sparring.eval.commands.report", "one page of runs, benches, preferences, throughput and training"),
     "bench-throughput": ("sparring.eval.commands.throughput", "measure pairs per second against other libraries"),
     "serve": ("sparring.rerank.commands.serve", "serve a reranker over HTTP (POST /rerank)"),
-    "mine": ("sparring.train.mine", "find hard negatives for judged queries"),
-    "distill": ("sparring.train.distill", "write a teacher's scores or pair probabilities as training data"),
-    "probe": ("sparring.train.probe", "rerank by a probe of a frozen language model, fitted without labels"),
+    "mine": ("sparring.train.commands.mine", "find hard negatives for judged queries"),
+    "distill": (
+        "sparring.train.commands.distill",
+        "write a teacher's scores or pair probabilities as training data",
+    ),
+    "probe": (
+        "sparring.train.commands.probe",
+        "rerank by a probe of a frozen language model, fitted without labels",
+    ),
     "list": ("sparring.rerank.commands.list", "list the models, schedules, aggregators, losses or measures"),
     "doctor": ("sparring.rerank.commands.doctor", "say what is installed, cached and missing"),
 }

@@ -23,8 +23,8 @@ from sparring.rerank.errors import InputError, UsageError
 from sparring.rerank.search.bm25 import BM25
 from sparring.rerank.vocabulary import Candidates
 from sparring.train import sources as registered
+from sparring.train.commands.train import Options
 from sparring.train.data import Mixture, draw, sources
-from sparring.train.train import Options
 from tiny_models import save_classifier, sentence
 from tiny_training import arguments, log_of, write_collection
 
@@ -341,7 +341,7 @@ def test_tensorboard_that_is_missing_is_named(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from sparring.train import train
+    from sparring.train.commands import train
 
     monkeypatch.setattr(train, "find_spec", lambda name: None)
     assert main(arguments(collection, start, tmp_path / "m", "--tensorboard")) == 3

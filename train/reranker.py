@@ -26,7 +26,7 @@ from .rankers.ranker import Ranker
 from .trainer import RankingTrainer, last_checkpoint, read_best
 
 if TYPE_CHECKING:
-    from .train import Options
+    from .commands.train import Options
 
 
 def train(options: Options, kind: Kind, loss: Loss, mixture: Mixture, development: Development | None) -> None:

@@ -30,8 +30,8 @@ from .retriever_model import VECTOR, Retriever, RetrieverJudge, embed
 from .trainer import Measured, last_checkpoint, read_best
 
 if TYPE_CHECKING:
+    from .commands.train import Options
     from .retriever_model import BiEncoderKind, PolyEncoderKind
-    from .train import Options
 
 
 class Objective(nn.Module):

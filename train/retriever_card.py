@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .card import finish
 
 if TYPE_CHECKING:
-    from .train import Options
+    from .commands.train import Options
 
 _VECTORS = """```python
 from sentence_transformers import SentenceTransformer

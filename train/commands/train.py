@@ -8,13 +8,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..rerank import console, registry
-from ..rerank.cli import CommonOptions
-from ..rerank.errors import MissingPrerequisiteError, UsageError
+from ...rerank import console, registry
+from ...rerank.cli import CommonOptions
+from ...rerank.errors import MissingPrerequisiteError, UsageError
 
 if TYPE_CHECKING:
-    from .data import Mixture
-    from .development import Development
+    from ..data import Mixture
+    from ..development import Development
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +112,7 @@ def main(options: Options) -> None:
     for name in ("list_size", "per_device_train_batch_size", "gradient_accumulation_steps", "eval_steps"):
         if getattr(options, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
-    from .folder import prepare
+    from ..folder import prepare
 
     kind, loss = _named(options)
     for spec in filter(None, (options.sampler, options.dev_schedule)):
@@ -128,7 +128,7 @@ def main(options: Options) -> None:
             "%d development topics: %s %.4f before reranking", len(development.topics), options.dev_measure, value
         )
     if options.dry_run:
-        from .arguments import steps
+        from ..arguments import steps
 
         console.out(
             f"{len(mixture)} lists of {options.list_size} candidates, {steps(options, len(mixture))} steps"
@@ -137,11 +137,11 @@ def main(options: Options) -> None:
     if first:
         prepare(options)
     if _retrieves(options):
-        from .retriever import train as train_retriever
+        from ..retriever import train as train_retriever
 
         train_retriever(options, kind, loss, mixture, development)
     else:
-        from .reranker import train as train_reranker
+        from ..reranker import train as train_reranker
 
         train_reranker(options, kind, loss, mixture, development)
 
@@ -154,21 +154,21 @@ def _retrieves(options: Options) -> bool:
 def _named(options: Options) -> tuple[Any, Any]:
     """The kind and the loss that the options name."""
     if _retrieves(options):
-        from .retriever_model import named
+        from ..retriever_model import named
 
         if options.sampler or options.dev_schedule or options.dev_aggregator:
             raise UsageError(f"--sampler, --dev-schedule and --dev-aggregator are not for {options.kind}")
         return named(options.kind.replace("-", "_"), options.loss)
-    from .losses import losses
-    from .rankers import kinds
+    from ..losses import losses
+    from ..rankers import kinds
 
     return kinds.parse(options.kind), losses.parse(options.loss)
 
 
 def _data(options: Options) -> tuple[Mixture, Development | None]:
-    from .data import Mixture
-    from .development import Development
-    from .sources import parse
+    from ..data import Mixture
+    from ..development import Development
+    from ..sources import parse
 
     parts = parse(options.data)
     development = None

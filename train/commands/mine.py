@@ -19,16 +19,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rerank import console
-from ..rerank.cli import CommonOptions
-from ..rerank.commands.job import behind_ledger, discard_ledger
-from ..rerank.commands.options import DatasetOptions
-from ..rerank.data.atomic import atomic_write, check_output, write_meta
-from ..rerank.data.datasets import Dataset
-from ..rerank.data.runs import read_run
-from ..rerank.errors import InputError, MissingResourceError, UsageError
-from ..rerank.rounds import topic_rng
-from .mining import Choice, Query, from_run, judged_queries, rescored, searched, without_copies
+from ...rerank import console
+from ...rerank.cli import CommonOptions
+from ...rerank.commands.job import behind_ledger, discard_ledger
+from ...rerank.commands.options import DatasetOptions
+from ...rerank.data.atomic import atomic_write, check_output, write_meta
+from ...rerank.data.datasets import Dataset
+from ...rerank.data.runs import read_run
+from ...rerank.errors import InputError, MissingResourceError, UsageError
+from ...rerank.rounds import topic_rng
+from ..mining import Choice, Query, from_run, judged_queries, rescored, searched, without_copies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,8 +155,8 @@ def _check(options: Options, choice: Choice) -> None:
 def _cross_encoder(options: Options) -> Any:
     if options.cross_encoder is None:
         return None
-    from ..rerank.engine.engine import open_scorer
-    from ..rerank.models.loading import load
+    from ...rerank.engine.engine import open_scorer
+    from ...rerank.models.loading import load
 
     model = load(options.cross_encoder)
     if model.width != 1:
@@ -171,8 +171,8 @@ def _candidates(options: Options, dataset: Dataset, queries: list[Query], choice
         if not found:
             raise InputError(f"{options.run}: holds none of the {len(queries)} judged queries")
         return found
-    from ..rerank.search.bi_encoder import BiEncoder
-    from ..rerank.search.index import read_manifest
+    from ...rerank.search.bi_encoder import BiEncoder
+    from ...rerank.search.index import read_manifest
 
     model = options.model or str(read_manifest(Path(str(options.index)))["encoder"]["model"])
     return searched(queries, dataset, choice, BiEncoder(model, options.device, options.dtype), options.index)

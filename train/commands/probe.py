@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rerank import console, registry
-from ..rerank.cli import CommonOptions
-from ..rerank.commands.options import DatasetOptions, RunOptions
-from ..rerank.data.atomic import check_output, write_meta
-from ..rerank.data.datasets import CandidateSet, candidates
-from ..rerank.data.runs import Topic, read_run, write_run
-from ..rerank.errors import InputError, UsageError
-from ..rerank.rounds import sigmoid
-from ..rerank.vocabulary import Candidates, Preferences
+from ...rerank import console, registry
+from ...rerank.cli import CommonOptions
+from ...rerank.commands.options import DatasetOptions, RunOptions
+from ...rerank.data.atomic import check_output, write_meta
+from ...rerank.data.datasets import CandidateSet, candidates
+from ...rerank.data.runs import Topic, read_run, write_run
+from ...rerank.errors import InputError, UsageError
+from ...rerank.rounds import sigmoid
+from ...rerank.vocabulary import Candidates, Preferences
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .losses import Loss
-    from .probe_fit import Probe
-    from .probe_states import States
+    from ..losses import Loss
+    from ..probe_fit import Probe
+    from ..probe_states import States
 
 ITEM = "Query: {query}\nPassage: {text}\n{claim}"
 CLAIMS = ("The passage answers the query.", "The passage does not answer the query.")
@@ -74,7 +74,7 @@ class Options(DatasetOptions, RunOptions, CommonOptions):
 
 def main(options: Options) -> None:
     """Checks everything, reads the prompts, fits the probe, and writes the run and its meta file."""
-    from .losses import losses
+    from ..losses import losses
 
     loss: Loss = losses.parse(options.loss)
     aggregator = registry.aggregators.parse(options.aggregator)
@@ -84,8 +84,8 @@ def main(options: Options) -> None:
     run = read_run(options.run, encoding=options.encoding, encoding_errors=options.encoding_errors)
     topics = candidates(run, options.open_dataset(), options.depth)
     _check_pair(options, topics)
-    from .probe_fit import agreement, fit, standardised
-    from .probe_states import States
+    from ..probe_fit import agreement, fit, standardised
+    from ..probe_states import States
 
     states = States(options.model, options.device, options.dtype, options.layer)
     if options.dry_run:

@@ -18,16 +18,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rerank import console, registry
-from ..rerank.commands.job import DEFAULT_SCHEDULES, Job, ScoringOptions, discard_ledger, prepare, ranked_topics
-from ..rerank.data.atomic import atomic_write, check_output, write_meta
-from ..rerank.data.datasets import CandidateSet
-from ..rerank.data.preferences import write_preferences
-from ..rerank.errors import PartialSuccessError, UsageError
-from ..rerank.pipeline import Ranked, rerank
-from ..rerank.rounds import check_widths
-from ..rerank.vocabulary import Candidates, Groups, Outcomes, Preferences, Sink
-from .sampling import Sampler, samplers
+from ...rerank import console, registry
+from ...rerank.commands.job import DEFAULT_SCHEDULES, Job, ScoringOptions, discard_ledger, prepare, ranked_topics
+from ...rerank.data.atomic import atomic_write, check_output, write_meta
+from ...rerank.data.datasets import CandidateSet
+from ...rerank.data.preferences import write_preferences
+from ...rerank.errors import PartialSuccessError, UsageError
+from ...rerank.pipeline import Ranked, rerank
+from ...rerank.rounds import check_widths
+from ...rerank.vocabulary import Candidates, Groups, Outcomes, Preferences, Sink
+from ..sampling import Sampler, samplers
 
 PAIR_SCHEDULE = "neighbours"
 

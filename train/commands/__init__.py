@@ -1,0 +1,1 @@
+"""The commands of training: one module each, with its flags (``Options``) and its work (``main``)."""
