@@ -15,7 +15,7 @@ from sparring.rerank.cli import main
 from sparring.rerank.data.datasets import open_dataset
 from sparring.rerank.data.preferences import read_preferences
 from sparring.rerank.data.runs import read_run
-from sparring.train.sampling import acceptance, samplers
+from sparring.train.data.samplers import acceptance, samplers
 from sparring.train.sources.lists import ScoredLists
 from tiny_models import save_classifier, sentence
 

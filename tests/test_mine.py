@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sparring.rerank.cli import main
 from sparring.rerank.data.datasets import open_dataset
-from sparring.train.mining import Choice
+from sparring.train.data.hard_negatives import Choice
 from sparring.train.sources.lists import ScoredLists
 from sparring.train.sources.triples import Triples
 from test_search import save_bi_encoder

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sparring.rerank.data.preferences import write_preferences
 from sparring.rerank.errors import InputError, MissingResourceError, UsageError
 from sparring.rerank.vocabulary import Preferences
-from sparring.train.data import Mixture, Row, Rows, sources
+from sparring.train.data.mixture import Mixture, Row, Rows, sources
 from sparring.train.losses import losses
 from sparring.train.sources.lines import LineFile, Presence, together
 

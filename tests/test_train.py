@@ -24,7 +24,7 @@ from sparring.rerank.search.bm25 import BM25
 from sparring.rerank.vocabulary import Candidates
 from sparring.train import sources as registered
 from sparring.train.commands.train import Options
-from sparring.train.data import Mixture, draw, sources
+from sparring.train.data.mixture import Mixture, draw, sources
 from tiny_models import save_classifier, sentence
 from tiny_training import arguments, log_of, write_collection
 
@@ -201,7 +201,7 @@ def test_model_is_measured_before_and_during_training(trained: Path) -> None:
 
 def test_saved_model_scores_the_same_everywhere(trained: Path) -> None:
     from sentence_transformers import CrossEncoder
-    from sparring.train.collator import Collator
+    from sparring.train.data.collator import Collator
     from sparring.train.rankers import Start, kinds
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -277,7 +277,7 @@ def test_killed_training_resumes_to_the_same_model(
 
 @pytest.mark.parametrize("option", ["caching", "checkpointing"])
 def test_computing_twice_changes_no_gradient(start: Path, option: str) -> None:
-    from sparring.train.collator import Collator
+    from sparring.train.data.collator import Collator
     from sparring.train.rankers import Start, kinds
 
     topic = list_of(6)

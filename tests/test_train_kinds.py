@@ -17,11 +17,11 @@ from sparring.rerank.models.attention.post_norm import PostNormEncoder
 from sparring.rerank.models.loading import load
 from sparring.rerank.rounds import sigmoid
 from sparring.rerank.vocabulary import Candidates, Groups
-from sparring.train.collator import Collator, sampled_pairs
-from sparring.train.data import Example
+from sparring.train.data.collator import Collator, sampled_pairs
+from sparring.train.data.mixture import Example
+from sparring.train.data.near_duplicates import near_duplicates
 from sparring.train.development import TrainedScorer
 from sparring.train.losses import losses
-from sparring.train.near_duplicates import near_duplicates
 from sparring.train.rankers import Start, kinds
 from sparring.train.rankers.ranker import Ranker
 from sparring.train.rankers.set_encoder import DetectDuplicates

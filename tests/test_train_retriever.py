@@ -16,7 +16,7 @@ import pytest
 import torch
 from sparring.rerank.cli import main
 from sparring.rerank.errors import UsageError
-from sparring.train.data import Example, Mixture, sources
+from sparring.train.data.mixture import Example, Mixture, sources
 from sparring.train.losses import losses
 from sparring.train.retriever_data import ColumnCollator, EncodedCollator, as_dataset
 from sparring.train.retriever_losses import Encoded, parse

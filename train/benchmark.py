@@ -24,8 +24,8 @@ from ..eval.speed.hardware import machine
 from ..eval.speed.inputs import build_cross_encoder
 from ..rerank.console import out
 from ..rerank.data.atomic import atomic_write
-from .collator import Collator
-from .data import Example, Mixture
+from .data.collator import Collator
+from .data.mixture import Example, Mixture
 from .rankers.bodies import DROPOUTS
 from .sources import parse
 

@@ -18,7 +18,7 @@ from ..rerank.errors import InputError, MissingResourceError
 from ..rerank.pipeline import rerank
 from ..rerank.rounds import sigmoid
 from ..rerank.vocabulary import Aggregator, Candidates, Groups, Outcomes, Schedule, Sink
-from .collator import Collator
+from .data.collator import Collator
 from .rankers.ranker import Ranker
 from .sources import held_out
 

@@ -15,8 +15,8 @@ from ..rerank.rounds import check_widths
 from ..rerank.vocabulary import Schedule
 from .arguments import arguments
 from .card import write_card
-from .collator import Collator
-from .data import Mixture
+from .data.collator import Collator
+from .data.mixture import Mixture
 from .development import Development, Judge
 from .folder import push, tensorboard_writer
 from .losses import Loss

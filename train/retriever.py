@@ -20,7 +20,7 @@ from ..rerank import console
 from ..rerank.engine.devices import choose_device, default_budget
 from ..rerank.models.families.poly_encoder import CONTEXTS
 from .arguments import arguments
-from .data import Mixture
+from .data.mixture import Mixture
 from .development import Development
 from .folder import push, tensorboard_writer
 from .retriever_card import write_card

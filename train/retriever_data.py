@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .data import Example, Mixture
+from .data.mixture import Example, Mixture
 
 QUERY, DOCUMENT = "query", "document"
 Columns = Callable[[list[dict[str, Any]]], dict[str, Any]]

@@ -16,8 +16,8 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ..rerank.console import log, progress
 from ..rerank.data.atomic import atomic_write
-from .collator import Collator
-from .data import Mixture
+from .data.collator import Collator
+from .data.mixture import Mixture
 from .development import Judge
 from .losses import Loss
 from .rankers.ranker import Ranker

@@ -23,7 +23,7 @@ KINDS = {
     "retrievers": ("sparring.train.retriever_model", "retrievers"),
     "losses": ("sparring.train.losses", "losses"),
     "retriever-losses": ("sparring.train.retriever_losses", "retriever_losses"),
-    "sources": ("sparring.train.data", "sources"),
+    "sources": ("sparring.train.data.mixture", "sources"),
     "measures": ("sparring.eval.measures.catalogue", "measures"),
 }
 

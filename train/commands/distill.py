@@ -27,7 +27,7 @@ from ...rerank.errors import PartialSuccessError, UsageError
 from ...rerank.pipeline import Ranked, rerank
 from ...rerank.rounds import check_widths
 from ...rerank.vocabulary import Candidates, Groups, Outcomes, Preferences, Sink
-from ..sampling import Sampler, samplers
+from ..data.samplers import Sampler, samplers
 
 PAIR_SCHEDULE = "neighbours"
 

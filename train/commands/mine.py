@@ -28,7 +28,7 @@ from ...rerank.data.datasets import Dataset
 from ...rerank.data.runs import read_run
 from ...rerank.errors import InputError, MissingResourceError, UsageError
 from ...rerank.rounds import topic_rng
-from ..mining import Choice, Query, from_run, judged_queries, rescored, searched, without_copies
+from ..data.hard_negatives import Choice, Query, from_run, judged_queries, rescored, searched, without_copies
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from ...rerank.cli import CommonOptions
 from ...rerank.errors import MissingPrerequisiteError, UsageError
 
 if TYPE_CHECKING:
-    from ..data import Mixture
+    from ..data.mixture import Mixture
     from ..development import Development
 
 
@@ -166,7 +166,7 @@ def _named(options: Options) -> tuple[Any, Any]:
 
 
 def _data(options: Options) -> tuple[Mixture, Development | None]:
-    from ..data import Mixture
+    from ..data.mixture import Mixture
     from ..development import Development
     from ..sources import parse
 

@@ -13,7 +13,7 @@ from ...rerank.engine.batches import Batch
 from ...rerank.models.families.duo import Duo as DuoFamily
 from ...rerank.models.families.duo import duo_template
 from ...rerank.models.loading import FAMILY_KEY
-from ..collator import Layout
+from ..data.collator import Layout
 from . import Start, kinds
 from .bodies import Body, load_weights, write_model
 from .pointwise import open_classifier, trainable

@@ -15,7 +15,7 @@ from ...rerank.models.checkpoints import Checkpoint
 from ...rerank.models.families.late_pair import LatePairEncoder
 from ...rerank.models.families.sequence_classification import PACKABLE, ROBERTA, is_classifier
 from ...rerank.models.pair_head import HEAD_FILE, Activation, PairHead, pair_logits
-from ..collator import Layout
+from ..data.collator import Layout
 from . import Start, kinds
 from .bodies import Body, find_start, lean, load_body, load_weights, write_model
 from .ranker import Ranker, pair_scores

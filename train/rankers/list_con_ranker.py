@@ -20,7 +20,7 @@ from ...rerank.models.families.list_con_ranker import (
     name_in_checkpoint,
 )
 from ...rerank.models.families.sequence_classification import PACKABLE
-from ..collator import Layout
+from ..data.collator import Layout
 from . import Start, kinds
 from .bodies import Body, find_start, load_body, load_weights, write_config
 from .ranker import Ranker

@@ -12,7 +12,7 @@ from ...rerank.data.atomic import atomic_write
 from ...rerank.engine.batches import Batch
 from ...rerank.models.families.list_head import FILE, ContextHead, load_head
 from ...rerank.models.families.sequence_classification import PACKABLE, SequenceClassifier
-from ..collator import Layout
+from ..data.collator import Layout
 from . import Start, kinds
 from .bodies import Body, find_start, load_body, load_weights, write_model
 from .pointwise import trainable

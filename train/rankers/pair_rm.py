@@ -16,7 +16,7 @@ from ...rerank.models.checkpoints import Checkpoint, find
 from ...rerank.models.families.pair_rm import MARKERS, PASSAGE_SHARE, PairRMModel, load_pair_rm, pair_rm_template
 from ...rerank.models.families.pair_rm import PairRM as PairRMFamily
 from ...rerank.models.loading import load_tokenizer
-from ..collator import Layout
+from ..data.collator import Layout
 from . import Start, kinds
 from .bodies import DROPOUTS, find_start, load_quietly, load_weights, write_config
 from .ranker import Ranker

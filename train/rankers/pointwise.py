@@ -10,7 +10,7 @@ from torch import Tensor
 from ...rerank.engine.batches import Batch
 from ...rerank.engine.templates import Template
 from ...rerank.models.families.sequence_classification import SUPPORTED, SequenceClassifier
-from ..collator import Layout
+from ..data.collator import Layout
 from . import Start, kinds
 from .bodies import IDENTITY, Body, find_start, lean, load_body, load_weights, write_model
 from .ranker import Ranker

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...rerank.engine.batches import Batch
-from ..collator import Layout
+from ..data.collator import Layout
 from ..losses import Loss
 from . import Start
 
@@ -60,7 +60,7 @@ class Ranker(nn.Module, ABC):
         return torch.where(real, scores, scores.new_zeros(()))
 
     def forward(self, batches: Sequence[Batch], order: Tensor, table: Tensor) -> Tensor:
-        """Raw fp32 scores of groups, (G, w); the arguments are those that `sparring.train.collator` makes."""
+        """Raw fp32 scores of groups, (G, w); the arguments are those that `sparring.train.data.collator` makes."""
         device = self.device
         again = self.caching and self.training
         placed = [batch.to(device) for batch in batches]

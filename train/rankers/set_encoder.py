@@ -14,7 +14,7 @@ from ...rerank.engine.batches import Batch
 from ...rerank.models.families.sequence_classification import PACKABLE, detach_head
 from ...rerank.models.families.set_encoder import Parts, SetEncoder, load_duplicates
 from ...rerank.models.families.webis import INTERACTION, webis_template
-from ..collator import Layout
+from ..data.collator import Layout
 from ..losses import Loss
 from . import Start, kinds
 from .bodies import IDENTITY, Body, find_start, lean, load_body, load_weights, write_model

@@ -13,7 +13,7 @@ from ...rerank.models.checkpoints import Checkpoint
 from ...rerank.models.families.t5 import EXTRA_10, FALSE, PROMPTS, TRUE, T5Reranker, entry, sliced
 from ...rerank.models.families.t5 import T5 as T5Family
 from ...rerank.models.loading import load_tokenizer
-from ..collator import Layout
+from ..data.collator import Layout
 from . import Start, kinds
 from .bodies import find_start, load_quietly, load_weights, write_model
 from .ranker import Ranker, pair_scores

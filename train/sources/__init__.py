@@ -12,7 +12,7 @@ from typing import Any
 
 from ...rerank.data.datasets import Dataset
 from ...rerank.errors import InputError, UsageError
-from ..data import sources
+from ..data.mixture import sources
 
 
 def parse(specs: Sequence[str]) -> list[Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...rerank.errors import InputError
-from ..data import Row, Sampling, sources
+from ..data.mixture import Row, Sampling, sources
 
 Negatives = tuple[NDArray[np.int64], NDArray[np.float32]]
 """Positions of other documents in the collection, and their labels."""

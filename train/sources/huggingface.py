@@ -13,7 +13,7 @@ import numpy as np
 
 from ...rerank.data.offset_index import cache_folder, id_hash
 from ...rerank.errors import InputError, MissingPrerequisiteError, MissingResourceError
-from ..data import Row, Rows, Sampling, sources
+from ..data.mixture import Row, Rows, Sampling, sources
 from .lines import together
 
 BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".arrow": "arrow"}

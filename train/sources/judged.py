@@ -11,7 +11,7 @@ from ...eval.measures.qrels import read_qrels
 from ...rerank.data.datasets import Dataset, open_dataset
 from ...rerank.data.runs import Run, read_run
 from ...rerank.errors import InputError, MissingResourceError
-from ..data import Row, Rows, Sampling, sources
+from ..data.mixture import Row, Rows, Sampling, sources
 from . import held_out
 from .irds import judgments
 

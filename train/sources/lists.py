@@ -13,7 +13,7 @@ import numpy as np
 from ...rerank.data.datasets import Dataset, open_dataset
 from ...rerank.errors import InputError
 from ...rerank.registry import unknown
-from ..data import Row, Rows, Sampling, sources, teaches
+from ..data.mixture import Row, Rows, Sampling, sources, teaches
 from . import held_out
 from .lines import LineFile, Presence
 

@@ -13,7 +13,7 @@ from ...rerank.data.datasets import open_dataset
 from ...rerank.data.preferences import Stored, read_preferences
 from ...rerank.data.runs import read_run
 from ...rerank.errors import InputError
-from ..data import Row, Rows, Sampling, sources
+from ..data.mixture import Row, Rows, Sampling, sources
 from . import check_topics, held_out
 
 SUREST = 1e-6

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ...rerank.data.datasets import open_dataset
 from ...rerank.data.runs import Run, read_run
 from ...rerank.errors import InputError
-from ..data import Row, Rows, Sampling, sources
+from ..data.mixture import Row, Rows, Sampling, sources
 from . import check_topics, held_out
 
 

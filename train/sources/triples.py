@@ -14,7 +14,7 @@ from ...rerank.data.atomic import atomic_write
 from ...rerank.data.datasets import Dataset, open_dataset
 from ...rerank.data.offset_index import cache_folder, id_hash, turn
 from ...rerank.errors import InputError
-from ..data import Row, Rows, Sampling, sources
+from ..data.mixture import Row, Rows, Sampling, sources
 from .irds import document_pairs
 from .lines import LineFile, Presence, together
 

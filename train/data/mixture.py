@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Literal, Protocol, overload, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rerank.console import log
-from ..rerank.data.documents import Documents, Texts
-from ..rerank.errors import InputError, UsageError
-from ..rerank.registry import Registry
+from ...rerank.console import log
+from ...rerank.data.documents import Documents, Texts
+from ...rerank.errors import InputError, UsageError
+from ...rerank.registry import Registry
 
 sources = Registry("data source", "sparring.train.sources")
 

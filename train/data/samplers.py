@@ -16,15 +16,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rerank.data.datasets import Dataset
-from ..rerank.data.runs import Run
-from ..rerank.data.text import lines
-from ..rerank.errors import InputError
-from ..rerank.registry import Registry
-from ..rerank.rounds import topic_rng
-from ..rerank.search.index import Index, as_topics, read_manifest
+from ...rerank.data.datasets import Dataset
+from ...rerank.data.runs import Run
+from ...rerank.data.text import lines
+from ...rerank.errors import InputError
+from ...rerank.registry import Registry
+from ...rerank.rounds import topic_rng
+from ...rerank.search.index import Index, as_topics, read_manifest
 
-samplers = Registry("sampling strategy", "sparring.train.sampling")
+samplers = Registry("sampling strategy", "sparring.train.data.samplers")
 
 Labels = Sequence[NDArray[np.float64]]
 Kept = list[NDArray[np.bool_]]
@@ -108,7 +108,7 @@ class Semantic:
         _positive(self.k)
 
     def sample(self, run: Run, dataset: Dataset, seed: int, device: str) -> Run:
-        from ..rerank.search.bi_encoder import BiEncoder
+        from ...rerank.search.bi_encoder import BiEncoder
 
         folder = Path(self.index)
         encoder = BiEncoder(str(read_manifest(folder)["encoder"]["model"]), device)

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..rerank.engine.batches import TokenStore
-from ..rerank.engine.shards import build_shard
-from ..rerank.engine.templates import Template, Truncation
-from ..rerank.rounds import Play, sigmoid, topic_rng
-from ..rerank.vocabulary import Candidates, Groups, Schedule
-from .data import Example
+from ...rerank.engine.batches import TokenStore
+from ...rerank.engine.shards import build_shard
+from ...rerank.engine.templates import Template, Truncation
+from ...rerank.rounds import Play, sigmoid, topic_rng
+from ...rerank.vocabulary import Candidates, Groups, Schedule
+from .mixture import Example
 from .near_duplicates import near_duplicates
 
 STORE_TOKENS = 50_000_000

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..eval.measures.qrels import read_qrels
-from ..rerank.console import log
-from ..rerank.data.datasets import Dataset
-from ..rerank.data.documents import Texts
-from ..rerank.data.runs import Run
-from ..rerank.errors import InputError
-from ..rerank.vocabulary import Candidates, Scorer
+from ...eval.measures.qrels import read_qrels
+from ...rerank.console import log
+from ...rerank.data.datasets import Dataset
+from ...rerank.data.documents import Texts
+from ...rerank.data.runs import Run
+from ...rerank.errors import InputError
+from ...rerank.vocabulary import Candidates, Scorer
 
 if TYPE_CHECKING:
-    from ..rerank.search.bi_encoder import BiEncoder
+    from ...rerank.search.bi_encoder import BiEncoder
 
 TOGETHER = 64
 """So many queries are put to the cross-encoder in one call."""
@@ -159,9 +159,9 @@ def searched(
     queries: Sequence[Query], dataset: Dataset, choice: Choice, encoder: BiEncoder, folder: Path | None
 ) -> list[Query]:
     """The window of a search in an index, or in the collection, encoded now; with the positives' similarities."""
-    from ..rerank.search.build_index import encode_collection
-    from ..rerank.search.exact import exact_search
-    from ..rerank.search.index import Index
+    from ...rerank.search.build_index import encode_collection
+    from ...rerank.search.exact import exact_search
+    from ...rerank.search.index import Index
 
     similarity, deepest = encoder.identity.similarity, choice.last + max(len(q.positives) for q in queries)
     vectors = encoder.queries([query.text for query in queries])

@@ -1,0 +1,1 @@
+"""Training data: mixtures of sources, samplers, batches, hard negatives."""
