@@ -20,7 +20,7 @@ from sparring.rerank.vocabulary import Candidates, Groups
 from sparring.train.data.collator import Collator, sampled_pairs
 from sparring.train.data.mixture import Example
 from sparring.train.data.near_duplicates import near_duplicates
-from sparring.train.development import TrainedScorer
+from sparring.train.loop.development import TrainedScorer
 from sparring.train.losses import losses
 from sparring.train.rankers import Start, kinds
 from sparring.train.rankers.ranker import Ranker

@@ -349,7 +349,7 @@ def test_poly_encoder_is_trained_and_reranks(collection: Path, start: Path, tmp_
     assert main([*rerank, f"--output={tmp_path}/out.run", "--device=cpu", "--dtype=float32"]) == 0
     from sparring.eval.measures.qrels import read_qrels
     from sparring.rerank.data.runs import read_run
-    from sparring.train.development import Development
+    from sparring.train.loop.development import Development
 
     development = Development.read(collection / "first.run", str(collection), None, 100, "nDCG@10", 3)
     assert len(read_qrels(collection / "qrels.txt").grades) == 6

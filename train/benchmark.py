@@ -144,9 +144,9 @@ def ours(
     from transformers import TrainingArguments
 
     from ..rerank.engine.devices import default_budget
+    from .loop.trainer import RankingTrainer
     from .losses import losses
     from .rankers import Start, kinds
-    from .trainer import RankingTrainer
 
     ranker = kinds.parse("pointwise").start(Start(str(folder), options.max_length))
     arguments = TrainingArguments(

@@ -19,15 +19,15 @@ from transformers.utils import logging as transformers_logging
 from ..rerank import console
 from ..rerank.engine.devices import choose_device, default_budget
 from ..rerank.models.families.poly_encoder import CONTEXTS
-from .arguments import arguments
 from .data.mixture import Mixture
-from .development import Development
-from .folder import push, tensorboard_writer
+from .loop.arguments import arguments
+from .loop.development import Development
+from .loop.folder import push, tensorboard_writer
+from .loop.trainer import Measured, last_checkpoint, read_best
 from .retriever_card import write_card
 from .retriever_data import DOCUMENT, QUERY, ColumnCollator, EncodedCollator, as_dataset
 from .retriever_losses import Encoded, LibraryLoss, RetrieverLoss
 from .retriever_model import VECTOR, Retriever, RetrieverJudge, embed
-from .trainer import Measured, last_checkpoint, read_best
 
 if TYPE_CHECKING:
     from .commands.train import Options

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .card import finish
+from .loop.card import finish
 
 if TYPE_CHECKING:
     from .commands.train import Options

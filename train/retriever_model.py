@@ -23,7 +23,7 @@ from ..rerank.models.families.poly_encoder import CODES_FILE, CONTEXTS, PolyCode
 from ..rerank.models.loading import FAMILY_KEY
 from ..rerank.registry import Registry
 from ..rerank.search.bi_encoder import batches
-from .development import Development
+from .loop.development import Development
 from .retriever_data import DOCUMENT, QUERY
 from .retriever_losses import LibraryLoss, PassageCentric, RetrieverLoss, parse
 

@@ -14,7 +14,7 @@ from ...rerank.errors import MissingPrerequisiteError, UsageError
 
 if TYPE_CHECKING:
     from ..data.mixture import Mixture
-    from ..development import Development
+    from ..loop.development import Development
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +112,7 @@ def main(options: Options) -> None:
     for name in ("list_size", "per_device_train_batch_size", "gradient_accumulation_steps", "eval_steps"):
         if getattr(options, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
-    from ..folder import prepare
+    from ..loop.folder import prepare
 
     kind, loss = _named(options)
     for spec in filter(None, (options.sampler, options.dev_schedule)):
@@ -128,7 +128,7 @@ def main(options: Options) -> None:
             "%d development topics: %s %.4f before reranking", len(development.topics), options.dev_measure, value
         )
     if options.dry_run:
-        from ..arguments import steps
+        from ..loop.arguments import steps
 
         console.out(
             f"{len(mixture)} lists of {options.list_size} candidates, {steps(options, len(mixture))} steps"
@@ -141,7 +141,7 @@ def main(options: Options) -> None:
 
         train_retriever(options, kind, loss, mixture, development)
     else:
-        from ..reranker import train as train_reranker
+        from ..loop.reranker import train as train_reranker
 
         train_reranker(options, kind, loss, mixture, development)
 
@@ -167,7 +167,7 @@ def _named(options: Options) -> tuple[Any, Any]:
 
 def _data(options: Options) -> tuple[Mixture, Development | None]:
     from ..data.mixture import Mixture
-    from ..development import Development
+    from ..loop.development import Development
     from ..sources import parse
 
     parts = parse(options.data)

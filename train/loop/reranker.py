@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
-from ..rerank import console, registry
-from ..rerank.engine.devices import choose_device, default_budget
-from ..rerank.errors import UsageError
-from ..rerank.rounds import check_widths
-from ..rerank.vocabulary import Schedule
+from ...rerank import console, registry
+from ...rerank.engine.devices import choose_device, default_budget
+from ...rerank.errors import UsageError
+from ...rerank.rounds import check_widths
+from ...rerank.vocabulary import Schedule
+from ..data.collator import Collator
+from ..data.mixture import Mixture
+from ..losses import Loss
+from ..losses.pairwise import DuplicateAwareRankNet
+from ..rankers import Kind, Start
+from ..rankers.ranker import Ranker
 from .arguments import arguments
 from .card import write_card
-from .data.collator import Collator
-from .data.mixture import Mixture
 from .development import Development, Judge
 from .folder import push, tensorboard_writer
-from .losses import Loss
-from .losses.pairwise import DuplicateAwareRankNet
-from .rankers import Kind, Start
-from .rankers.ranker import Ranker
 from .trainer import RankingTrainer, last_checkpoint, read_best
 
 if TYPE_CHECKING:
-    from .commands.train import Options
+    from ..commands.train import Options
 
 
 def train(options: Options, kind: Kind, loss: Loss, mixture: Mixture, development: Development | None) -> None:

@@ -6,12 +6,12 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..rerank.cli import config_text
-from ..rerank.data.atomic import atomic_write
-from ..rerank.errors import UsageError
+from ...rerank.cli import config_text
+from ...rerank.data.atomic import atomic_write
+from ...rerank.errors import UsageError
 
 if TYPE_CHECKING:
-    from .commands.train import Options
+    from ..commands.train import Options
 
 
 def prepare(options: Options) -> None:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..rerank.engine.devices import choose_dtype
+from ...rerank.engine.devices import choose_dtype
 from .trainer import CHECKPOINTS
 
 if TYPE_CHECKING:
-    from .commands.train import Options
+    from ..commands.train import Options
 
 
 def steps(options: Options, lists: int) -> int:

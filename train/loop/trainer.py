@@ -14,13 +14,13 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from ..rerank.console import log, progress
-from ..rerank.data.atomic import atomic_write
-from .data.collator import Collator
-from .data.mixture import Mixture
+from ...rerank.console import log, progress
+from ...rerank.data.atomic import atomic_write
+from ..data.collator import Collator
+from ..data.mixture import Mixture
+from ..losses import Loss
+from ..rankers.ranker import Ranker
 from .development import Judge
-from .losses import Loss
-from .rankers.ranker import Ranker
 
 CHECKPOINTS = "checkpoints"
 FLAT = 0.99

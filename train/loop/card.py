@@ -7,11 +7,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..rerank import console
-from ..rerank.data.atomic import atomic_write
+from ...rerank import console
+from ...rerank.data.atomic import atomic_write
 
 if TYPE_CHECKING:
-    from .commands.train import Options
+    from ..commands.train import Options
 
 
 _POINTWISE = """```python

@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..eval.measures.catalogue import measure_run, parse_measures
-from ..eval.measures.qrels import Qrels, read_qrels
-from ..rerank.data.datasets import candidates, open_dataset
-from ..rerank.data.runs import Run, read_run
-from ..rerank.errors import InputError, MissingResourceError
-from ..rerank.pipeline import rerank
-from ..rerank.rounds import sigmoid
-from ..rerank.vocabulary import Aggregator, Candidates, Groups, Outcomes, Schedule, Sink
-from .data.collator import Collator
-from .rankers.ranker import Ranker
-from .sources import held_out
+from ...eval.measures.catalogue import measure_run, parse_measures
+from ...eval.measures.qrels import Qrels, read_qrels
+from ...rerank.data.datasets import candidates, open_dataset
+from ...rerank.data.runs import Run, read_run
+from ...rerank.errors import InputError, MissingResourceError
+from ...rerank.pipeline import rerank
+from ...rerank.rounds import sigmoid
+from ...rerank.vocabulary import Aggregator, Candidates, Groups, Outcomes, Schedule, Sink
+from ..data.collator import Collator
+from ..rankers.ranker import Ranker
+from ..sources import held_out
 
 
 @dataclass(frozen=True)
