@@ -13,8 +13,8 @@ from sparring.rerank.cli import main
 from sparring.rerank.data.runs import read_run
 from sparring.rerank.errors import InputError, UsageError
 from sparring.train.losses import losses
-from sparring.train.probe_fit import agreement, fit, standardised
-from sparring.train.probe_states import States
+from sparring.train.probes.fit import agreement, fit, standardised
+from sparring.train.probes.states import States
 from tiny_generators import save_causal, save_t5
 from tiny_models import save_classifier, sentence
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..losses import Loss
-    from ..probe_fit import Probe
-    from ..probe_states import States
+    from ..probes.fit import Probe
+    from ..probes.states import States
 
 ITEM = "Query: {query}\nPassage: {text}\n{claim}"
 CLAIMS = ("The passage answers the query.", "The passage does not answer the query.")
@@ -84,8 +84,8 @@ def main(options: Options) -> None:
     run = read_run(options.run, encoding=options.encoding, encoding_errors=options.encoding_errors)
     topics = candidates(run, options.open_dataset(), options.depth)
     _check_pair(options, topics)
-    from ..probe_fit import agreement, fit, standardised
-    from ..probe_states import States
+    from ..probes.fit import agreement, fit, standardised
+    from ..probes.states import States
 
     states = States(options.model, options.device, options.dtype, options.layer)
     if options.dry_run:

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .losses import Loss
-from .losses.probing import ContrastConsistent, ContrastConsistentOrdinal
+from ..losses import Loss
+from ..losses.probing import ContrastConsistent, ContrastConsistentOrdinal
 
 WEIGHT_DECAY = 0.01
 
