@@ -202,7 +202,7 @@ def test_model_is_measured_before_and_during_training(trained: Path) -> None:
 def test_saved_model_scores_the_same_everywhere(trained: Path) -> None:
     from sentence_transformers import CrossEncoder
     from sparring.train.data.collator import Collator
-    from sparring.train.rankers import Start, kinds
+    from sparring.train.rankers.kinds import Start, kinds
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     topic = list_of(6)
@@ -278,7 +278,7 @@ def test_killed_training_resumes_to_the_same_model(
 @pytest.mark.parametrize("option", ["caching", "checkpointing"])
 def test_computing_twice_changes_no_gradient(start: Path, option: str) -> None:
     from sparring.train.data.collator import Collator
-    from sparring.train.rankers import Start, kinds
+    from sparring.train.rankers.kinds import Start, kinds
 
     topic = list_of(6)
     gradients = []

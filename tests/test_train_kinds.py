@@ -22,7 +22,7 @@ from sparring.train.data.mixture import Example
 from sparring.train.data.near_duplicates import near_duplicates
 from sparring.train.loop.development import TrainedScorer
 from sparring.train.losses import losses
-from sparring.train.rankers import Start, kinds
+from sparring.train.rankers.kinds import Start, kinds
 from sparring.train.rankers.ranker import Ranker
 from sparring.train.rankers.set_encoder import DetectDuplicates
 from tiny_models import save_classifier, sentence

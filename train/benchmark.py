@@ -146,7 +146,7 @@ def ours(
     from ..rerank.engine.devices import default_budget
     from .loop.trainer import RankingTrainer
     from .losses import losses
-    from .rankers import Start, kinds
+    from .rankers.kinds import Start, kinds
 
     ranker = kinds.parse("pointwise").start(Start(str(folder), options.max_length))
     arguments = TrainingArguments(

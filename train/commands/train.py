@@ -160,7 +160,7 @@ def _named(options: Options) -> tuple[Any, Any]:
             raise UsageError(f"--sampler, --dev-schedule and --dev-aggregator are not for {options.kind}")
         return named(options.kind.replace("-", "_"), options.loss)
     from ..losses import losses
-    from ..rankers import kinds
+    from ..rankers.kinds import kinds
 
     return kinds.parse(options.kind), losses.parse(options.loss)
 

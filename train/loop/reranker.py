@@ -17,7 +17,7 @@ from ..data.collator import Collator
 from ..data.mixture import Mixture
 from ..losses import Loss
 from ..losses.pairwise import DuplicateAwareRankNet
-from ..rankers import Kind, Start
+from ..rankers.kinds import Kind, Start
 from ..rankers.ranker import Ranker
 from .arguments import arguments
 from .card import write_card

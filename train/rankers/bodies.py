@@ -17,7 +17,7 @@ from ...rerank.errors import InputError
 from ...rerank.models.checkpoints import Checkpoint, find
 from ...rerank.models.families.sequence_classification import ROBERTA
 from ...rerank.models.loading import FAMILY_KEY, clamp_length, load_tokenizer
-from . import Start
+from .kinds import Start
 
 IDENTITY = "torch.nn.modules.linear.Identity"
 DROPOUTS = (

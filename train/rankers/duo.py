@@ -14,8 +14,8 @@ from ...rerank.models.families.duo import Duo as DuoFamily
 from ...rerank.models.families.duo import duo_template
 from ...rerank.models.loading import FAMILY_KEY
 from ..data.collator import Layout
-from . import Start, kinds
 from .bodies import Body, load_weights, write_model
+from .kinds import Start, kinds
 from .pointwise import open_classifier, trainable
 from .ranker import Ranker, pair_scores
 

@@ -16,8 +16,8 @@ from ...rerank.models.families.late_pair import LatePairEncoder
 from ...rerank.models.families.sequence_classification import PACKABLE, ROBERTA, is_classifier
 from ...rerank.models.pair_head import HEAD_FILE, Activation, PairHead, pair_logits
 from ..data.collator import Layout
-from . import Start, kinds
 from .bodies import Body, find_start, lean, load_body, load_weights, write_model
+from .kinds import Start, kinds
 from .ranker import Ranker, pair_scores
 
 POOLED = ROBERTA | {"bert"}

@@ -21,8 +21,8 @@ from ...rerank.models.families.list_con_ranker import (
 )
 from ...rerank.models.families.sequence_classification import PACKABLE
 from ..data.collator import Layout
-from . import Start, kinds
 from .bodies import Body, find_start, load_body, load_weights, write_config
+from .kinds import Start, kinds
 from .ranker import Ranker
 
 ARCHITECTURE = "ListConRankerModel"

@@ -13,8 +13,8 @@ from ...rerank.engine.batches import Batch
 from ...rerank.models.families.list_head import FILE, ContextHead, load_head
 from ...rerank.models.families.sequence_classification import PACKABLE, SequenceClassifier
 from ..data.collator import Layout
-from . import Start, kinds
 from .bodies import Body, find_start, load_body, load_weights, write_model
+from .kinds import Start, kinds
 from .pointwise import trainable
 from .ranker import Ranker
 

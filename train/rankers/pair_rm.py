@@ -17,8 +17,8 @@ from ...rerank.models.families.pair_rm import MARKERS, PASSAGE_SHARE, PairRMMode
 from ...rerank.models.families.pair_rm import PairRM as PairRMFamily
 from ...rerank.models.loading import load_tokenizer
 from ..data.collator import Layout
-from . import Start, kinds
 from .bodies import DROPOUTS, find_start, load_quietly, load_weights, write_config
+from .kinds import Start, kinds
 from .ranker import Ranker
 
 SOURCE_SHARE = 1224 / 2048  # of PairRM's own budgets

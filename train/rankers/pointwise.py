@@ -11,8 +11,8 @@ from ...rerank.engine.batches import Batch
 from ...rerank.engine.templates import Template
 from ...rerank.models.families.sequence_classification import SUPPORTED, SequenceClassifier
 from ..data.collator import Layout
-from . import Start, kinds
 from .bodies import IDENTITY, Body, find_start, lean, load_body, load_weights, write_model
+from .kinds import Start, kinds
 from .ranker import Ranker
 
 

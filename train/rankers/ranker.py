@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from ...rerank.engine.batches import Batch
 from ..data.collator import Layout
 from ..losses import Loss
-from . import Start
+from .kinds import Start
 
 
 class Ranker(nn.Module, ABC):

@@ -16,8 +16,8 @@ from ...rerank.models.families.set_encoder import Parts, SetEncoder, load_duplic
 from ...rerank.models.families.webis import INTERACTION, webis_template
 from ..data.collator import Layout
 from ..losses import Loss
-from . import Start, kinds
 from .bodies import IDENTITY, Body, find_start, lean, load_body, load_weights, write_model
+from .kinds import Start, kinds
 from .ranker import Ranker
 
 

@@ -14,8 +14,8 @@ from ...rerank.models.families.t5 import EXTRA_10, FALSE, PROMPTS, TRUE, T5Reran
 from ...rerank.models.families.t5 import T5 as T5Family
 from ...rerank.models.loading import load_tokenizer
 from ..data.collator import Layout
-from . import Start, kinds
 from .bodies import find_start, load_quietly, load_weights, write_model
+from .kinds import Start, kinds
 from .ranker import Ranker, pair_scores
 
 MODEL_TYPES = frozenset({"t5", "mt5", "umt5"})

@@ -1,0 +1,51 @@
+"""What can be trained: one file per kind of ranker, written as a call like every component: ``late_pair(rank=8)``.
+
+A kind turns a checkpoint into a `sparring.train.rankers.ranker.Ranker`, which is trained and saved as a folder
+that `sparring.rerank.models.loading.load` reads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from ...rerank.registry import Registry
+
+if TYPE_CHECKING:
+    from .ranker import Ranker
+
+kinds = Registry("kind of ranker", "sparring.train.rankers")
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where training starts, and how the body is run.
+
+    Args:
+        name: a folder, ``minilm`` (embedded) or a name on the hub. Where it lacks the head of the kind, a new one
+            is made; that is what training is for.
+        max_length: tokens of one input sequence; by default what the checkpoint's positions allow.
+        dropout: replaces the dropout of the checkpoint.
+        caching: keep no activations: each batch is computed again in the backward pass (gradient caching), so that
+            a list of any length needs the memory of one batch.
+        checkpointing: keep the activations between layers only, and compute those inside again.
+    """
+
+    name: str
+    max_length: int | None = None
+    dropout: float | None = None
+    caching: bool = False
+    checkpointing: bool = False
+
+
+class Kind(Protocol):
+    """A frozen dataclass registered in `kinds`; its fields are what can be chosen about the kind."""
+
+    spec_name: ClassVar[str]
+
+    def start(self, start: Start) -> Ranker:
+        """A ranker that stands where ``start`` says, ready to be trained.
+
+        Raises InputError where the checkpoint cannot become one of this kind.
+        """
+        ...
