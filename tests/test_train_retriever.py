@@ -18,8 +18,8 @@ from sparring.rerank.cli import main
 from sparring.rerank.errors import UsageError
 from sparring.train.data.mixture import Example, Mixture, sources
 from sparring.train.losses import losses
-from sparring.train.retriever_data import ColumnCollator, EncodedCollator, as_dataset
-from sparring.train.retriever_losses import Encoded, parse
+from sparring.train.retrievers.data import ColumnCollator, EncodedCollator, as_dataset
+from sparring.train.retrievers.losses import Encoded, parse
 from test_search import save_bi_encoder
 from test_train import log_of
 from tiny_models import save_classifier, sentence
@@ -287,8 +287,8 @@ LOSSES = [
 def test_training_lowers_every_loss(collection: Path, start: Path, loss: str) -> None:
     """Twelve steps on one batch, through the library's collator and features."""
     from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
-    from sparring.train.retriever import Objective, RetrieverTrainer
-    from sparring.train.retriever_model import BiEncoderKind, Retriever
+    from sparring.train.retrievers.model import BiEncoderKind, Retriever
+    from sparring.train.retrievers.training import Objective, RetrieverTrainer
 
     retriever, component = Retriever(str(start), BiEncoderKind(), 32, 0.0), parse(loss)
     columns = SentenceTransformerDataCollator(retriever.model.preprocess)
@@ -386,7 +386,7 @@ def test_resumed_training_sees_the_same_data(trained: Path, collection: Path, st
 
 def test_plain_encoders_become_retrievers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     from sentence_transformers import SentenceTransformer
-    from sparring.train.retriever_model import BiEncoderKind, Retriever
+    from sparring.train.retrievers.model import BiEncoderKind, Retriever
 
     retriever = Retriever(str(save_classifier(tmp_path / "plain", "bert")), BiEncoderKind(), 32, 0.3)
     assert "mean pooling" in caplog.text and retriever.body[0].auto_model.config.hidden_dropout_prob == 0.3
@@ -397,7 +397,7 @@ def test_plain_encoders_become_retrievers(tmp_path: Path, caplog: pytest.LogCapt
 
 
 def test_gradient_caching_changes_no_gradient(start: Path) -> None:
-    from sparring.train.retriever_model import VECTOR, BiEncoderKind, Retriever, embed
+    from sparring.train.retrievers.model import VECTOR, BiEncoderKind, Retriever, embed
 
     texts = [sentence(random.Random(i), 3 + 4 * i) for i in range(6)]
     found: list[Tensor] = []

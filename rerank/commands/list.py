@@ -20,9 +20,9 @@ KINDS = {
     "schedules": ("sparring.rerank.registry", "schedules"),
     "aggregators": ("sparring.rerank.registry", "aggregators"),
     "kinds": ("sparring.train.rankers", "kinds"),
-    "retrievers": ("sparring.train.retriever_model", "retrievers"),
+    "retrievers": ("sparring.train.retrievers.model", "retrievers"),
     "losses": ("sparring.train.losses", "losses"),
-    "retriever-losses": ("sparring.train.retriever_losses", "retriever_losses"),
+    "retriever-losses": ("sparring.train.retrievers.losses", "retriever_losses"),
     "sources": ("sparring.train.data.mixture", "sources"),
     "measures": ("sparring.eval.measures.catalogue", "measures"),
 }

@@ -137,7 +137,7 @@ def main(options: Options) -> None:
     if first:
         prepare(options)
     if _retrieves(options):
-        from ..retriever import train as train_retriever
+        from ..retrievers.training import train as train_retriever
 
         train_retriever(options, kind, loss, mixture, development)
     else:
@@ -154,7 +154,7 @@ def _retrieves(options: Options) -> bool:
 def _named(options: Options) -> tuple[Any, Any]:
     """The kind and the loss that the options name."""
     if _retrieves(options):
-        from ..retriever_model import named
+        from ..retrievers.model import named
 
         if options.sampler or options.dev_schedule or options.dev_aggregator:
             raise UsageError(f"--sampler, --dev-schedule and --dev-aggregator are not for {options.kind}")

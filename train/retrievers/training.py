@@ -16,22 +16,22 @@ from torch.utils.data import SequentialSampler
 from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
-from ..rerank import console
-from ..rerank.engine.devices import choose_device, default_budget
-from ..rerank.models.families.poly_encoder import CONTEXTS
-from .data.mixture import Mixture
-from .loop.arguments import arguments
-from .loop.development import Development
-from .loop.folder import push, tensorboard_writer
-from .loop.trainer import Measured, last_checkpoint, read_best
-from .retriever_card import write_card
-from .retriever_data import DOCUMENT, QUERY, ColumnCollator, EncodedCollator, as_dataset
-from .retriever_losses import Encoded, LibraryLoss, RetrieverLoss
-from .retriever_model import VECTOR, Retriever, RetrieverJudge, embed
+from ...rerank import console
+from ...rerank.engine.devices import choose_device, default_budget
+from ...rerank.models.families.poly_encoder import CONTEXTS
+from ..data.mixture import Mixture
+from ..loop.arguments import arguments
+from ..loop.development import Development
+from ..loop.folder import push, tensorboard_writer
+from ..loop.trainer import Measured, last_checkpoint, read_best
+from .card import write_card
+from .data import DOCUMENT, QUERY, ColumnCollator, EncodedCollator, as_dataset
+from .losses import Encoded, LibraryLoss, RetrieverLoss
+from .model import VECTOR, Retriever, RetrieverJudge, embed
 
 if TYPE_CHECKING:
-    from .commands.train import Options
-    from .retriever_model import BiEncoderKind, PolyEncoderKind
+    from ..commands.train import Options
+    from .model import BiEncoderKind, PolyEncoderKind
 
 
 class Objective(nn.Module):
@@ -125,7 +125,7 @@ class RetrieverTrainer(Measured, SentenceTransformerTrainer):
         )
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """None: the card is `sparring.train.retriever_card`'s."""
+        """None: the card is `sparring.train.retrievers.card`'s."""
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """The loss of one batch; counts its pairs of a query and a document."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .data.mixture import Example, Mixture
+from ..data.mixture import Example, Mixture
 
 QUERY, DOCUMENT = "query", "document"
 Columns = Callable[[list[dict[str, Any]]], dict[str, Any]]
@@ -29,7 +29,7 @@ class EncodedCollator:
     """Rows of `as_dataset` to the features of our losses: queries (Q), all documents (S), and where they belong.
 
     ``label`` is (Q, n). Beside the tokens the feature ``document`` has ``mask`` (Q, n) and ``others`` (Q, Q, n) of
-    `sparring.train.retriever_losses.Encoded`; the S documents are the True places of the mask, row by row.
+    `sparring.train.retrievers.losses.Encoded`; the S documents are the True places of the mask, row by row.
     """
 
     def __init__(self, columns: Any) -> None:

@@ -14,20 +14,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..rerank.console import log
-from ..rerank.data.atomic import atomic_write
-from ..rerank.errors import UsageError
-from ..rerank.models.checkpoints import find
-from ..rerank.models.families.bi_encoder import load_encoder
-from ..rerank.models.families.poly_encoder import CODES_FILE, CONTEXTS, PolyCodes, poly_scores, token_width
-from ..rerank.models.loading import FAMILY_KEY
-from ..rerank.registry import Registry
-from ..rerank.search.bi_encoder import batches
-from .loop.development import Development
-from .retriever_data import DOCUMENT, QUERY
-from .retriever_losses import LibraryLoss, PassageCentric, RetrieverLoss, parse
+from ...rerank.console import log
+from ...rerank.data.atomic import atomic_write
+from ...rerank.errors import UsageError
+from ...rerank.models.checkpoints import find
+from ...rerank.models.families.bi_encoder import load_encoder
+from ...rerank.models.families.poly_encoder import CODES_FILE, CONTEXTS, PolyCodes, poly_scores, token_width
+from ...rerank.models.loading import FAMILY_KEY
+from ...rerank.registry import Registry
+from ...rerank.search.bi_encoder import batches
+from ..loop.development import Development
+from .data import DOCUMENT, QUERY
+from .losses import LibraryLoss, PassageCentric, RetrieverLoss, parse
 
-retrievers = Registry("kind of retriever", "sparring.train.retriever_model")
+retrievers = Registry("kind of retriever", "sparring.train.retrievers.model")
 VECTOR = "sentence_embedding"
 
 

@@ -14,13 +14,13 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..rerank.registry import Registry
-from .losses import Loss, losses
-from .losses.listwise import KullbackLeibler
-from .losses.pairwise import pair_divergence
-from .losses.terms import hide, lowest, ranks, reduce
+from ...rerank.registry import Registry
+from ..losses import Loss, losses
+from ..losses.listwise import KullbackLeibler
+from ..losses.pairwise import pair_divergence
+from ..losses.terms import hide, lowest, ranks, reduce
 
-retriever_losses = Registry("loss of retrievers", "sparring.train.retriever_losses", also=losses)
+retriever_losses = Registry("loss of retrievers", "sparring.train.retrievers.losses", also=losses)
 
 
 @dataclass(frozen=True, slots=True)

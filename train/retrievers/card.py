@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .loop.card import finish
+from ..loop.card import finish
 
 if TYPE_CHECKING:
-    from .commands.train import Options
+    from ..commands.train import Options
 
 _VECTORS = """```python
 from sentence_transformers import SentenceTransformer

@@ -1,0 +1,1 @@
+"""Training of bi-encoders and poly-encoders."""
