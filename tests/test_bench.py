@@ -14,15 +14,14 @@ from hypothesis import strategies as st
 from scipy import stats
 from sparring.eval.bench.play_setting import Budget, Setting, play
 from sparring.eval.bench.rows import Parts, play_all, read_rows
-from sparring.eval.bench.simulator import Judge, make_world
+from sparring.eval.bench.simulator import Judge, make_world, preferences
 from sparring.eval.bench.stored_pairs import open_arena
 from sparring.eval.bench.summary import Line, front, smallest, summarise, verdict
 from sparring.eval.bench.tables import needed_table, published_table
 from sparring.eval.commands import bench
-from sparring.eval.commands.evaluate import score_runs
-from sparring.eval.commands.simulate import preferences
 from sparring.eval.measures import significance
 from sparring.eval.measures.batched import Judged, RankValue, kendall_tau, overlap, pad
+from sparring.eval.measures.evaluation import score_runs
 from sparring.eval.measures.qrels import Qrels, read_qrels
 from sparring.rerank.aggregators.bradley_terry import BradleyTerry
 from sparring.rerank.cli import main

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from sparring.eval.commands.evaluate import score_runs
+from sparring.eval.measures.evaluation import score_runs
 from sparring.eval.measures.qrels import read_qrels
 from sparring.rerank.data.runs import read_run
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from sparring.eval.commands.evaluate import score_runs
+from sparring.eval.measures.evaluation import score_runs
 from sparring.eval.measures.qrels import read_qrels
 from sparring.rerank.cli import main
 from sparring.rerank.data.runs import read_run

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
-from sparring.eval.commands.evaluate import score_runs
 from sparring.eval.measures import significance
 from sparring.eval.measures.catalogue import Qrels, parse_measures
-from sparring.eval.measures.evaluation import evaluate
-from sparring.eval.text_table import Table, render
+from sparring.eval.measures.evaluation import evaluate, score_runs
+from sparring.eval.measures.rendered import render
+from sparring.eval.text_table import Table
 from sparring.rerank.cli import main
 from sparring.rerank.data.runs import Run
 

@@ -14,9 +14,8 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="pictures need matplotlib: pip install 'sparring[report]'")
 
-from sparring.eval.bench.simulator import Judge, make_world
-from sparring.eval.commands.evaluate import score_runs
-from sparring.eval.commands.simulate import preferences
+from sparring.eval.bench.simulator import Judge, make_world, preferences
+from sparring.eval.measures.evaluation import score_runs
 from sparring.eval.measures.qrels import read_qrels
 from sparring.eval.report.bench_sections import read_log
 from sparring.eval.report.charts import preference_matrix, shortened, spaced, topic_bars

@@ -6,9 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sparring.eval.bench.simulator import Judge, Statistics, World, calibrate, first_stage, make_world, measure
-from sparring.eval.commands.evaluate import score_runs
-from sparring.eval.commands.simulate import preferences
+from sparring.eval.bench.simulator import (
+    Judge,
+    Statistics,
+    World,
+    calibrate,
+    first_stage,
+    make_world,
+    measure,
+    preferences,
+)
+from sparring.eval.measures.evaluation import score_runs
 from sparring.eval.measures.qrels import read_qrels
 from sparring.rerank.cli import main
 from sparring.rerank.data.preferences import read_preferences

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ..eval.commands.throughput import quieten
+from ..eval.speed.contenders import quieten
 from ..eval.speed.hardware import machine
 from ..eval.speed.inputs import build_cross_encoder
 from ..rerank.console import out

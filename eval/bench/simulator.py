@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...rerank.rounds import sigmoid, topic_rng
+from ...rerank.vocabulary import Preferences
 from ..measures.batched import Judged, RankValue, pad
 
 Floats = NDArray[np.float64]
@@ -218,3 +219,11 @@ def label(judge: Judge, wanted: Statistics, reached: Statistics, seed: int) -> d
         "reached": reached.as_dict(),
         "seed": seed,
     }
+
+
+def preferences(world: World, judge: Judge) -> Preferences:
+    """All ordered pairs of a topic."""
+    matrix = world.matrix(judge)
+    n = len(matrix)
+    first, second = (side.astype(np.int32) for side in np.nonzero(~np.eye(n, dtype=bool)))
+    return Preferences(np.array([n]), np.array([0, len(first)]), first, second, matrix[first, second])

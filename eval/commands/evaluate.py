@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 import tyro
 
 from ...rerank.cli import CommonOptions
@@ -15,10 +14,10 @@ from ...rerank.console import log, out
 from ...rerank.data.atomic import atomic_write, check_output, write_meta
 from ...rerank.data.runs import Run, read_run
 from ...rerank.errors import SparringError, UsageError
-from ..measures.catalogue import DEFAULT_MEASURES, Measure, aggregate, measure_run, parse_measures
+from ..measures.catalogue import DEFAULT_MEASURES, Measure, parse_measures
 from ..measures.evaluation import evaluate
 from ..measures.qrels import Qrels, read_qrels
-from ..text_table import render
+from ..measures.rendered import render
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,22 +99,6 @@ def main(options: Options) -> None:
     inputs = {"qrels": options.qrels} | {f"run {name}": path for name, (path, _) in zip(names, runs, strict=True)}
     write_meta(options.output, "evaluate", inputs, {"measures": [str(measure) for measure in measures]})
     log.info("%s written", options.output)
-
-
-def score_runs(
-    qrels: Mapping[str, dict[str, int]], runs: Sequence[Run], measure: str, topics: str = "judged"
-) -> list[float]:
-    """One average per run of the measure of that name: the number that ``sparring evaluate`` prints.
-
-    ``topics`` is "judged" (missing ones count as 0) or "run" (those that the run has).
-    """
-    chosen = parse_measures([measure])
-    judged = qrels if isinstance(qrels, Qrels) else Qrels(dict(qrels))
-    present = [np.array([qid in run for qid in judged], bool) | (topics == "judged") for run in runs]
-    return [
-        aggregate(chosen[0], measure_run(chosen, judged, run)[0][there])
-        for run, there in zip(runs, present, strict=True)
-    ]
 
 
 def _read_all(options: Options) -> tuple[list[Measure], Qrels, list[tuple[Path, Run]]]:

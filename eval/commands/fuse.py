@@ -19,8 +19,8 @@ from ...rerank.data.runs import Run, ranked, read_run, write_run
 from ...rerank.errors import InputError, UsageError
 from ...rerank.search.fusion import fuse as fuse_ranks
 from ...rerank.search.fusion import scaled
+from ..measures.evaluation import score_runs
 from ..measures.qrels import read_qrels
-from .evaluate import score_runs
 
 GRID = tuple(round(step / 20, 2) for step in range(21))
 

@@ -13,8 +13,16 @@ from ...rerank.data.atomic import check_output, write_meta
 from ...rerank.data.preferences import write_preferences
 from ...rerank.data.runs import Run, read_run, write_run
 from ...rerank.errors import InputError, UsageError
-from ...rerank.vocabulary import Preferences
-from ..bench.simulator import Judge, Statistics, World, calibrate, first_stage, label, make_world, measure
+from ..bench.simulator import (
+    Statistics,
+    World,
+    calibrate,
+    first_stage,
+    label,
+    make_world,
+    measure,
+    preferences,
+)
 from ..measures.qrels import Qrels, read_qrels
 
 
@@ -88,11 +96,3 @@ def make_worlds(run: Run, qrels: Qrels, options: Options) -> list[World]:
     if not worlds:
         raise InputError(f"{options.run}: no topic with three candidates is judged in {options.qrels}")
     return worlds
-
-
-def preferences(world: World, judge: Judge) -> Preferences:
-    """All ordered pairs of a topic."""
-    matrix = world.matrix(judge)
-    n = len(matrix)
-    first, second = (side.astype(np.int32) for side in np.nonzero(~np.eye(n, dtype=bool)))
-    return Preferences(np.array([n]), np.array([0, len(first)]), first, second, matrix[first, second])

@@ -19,7 +19,16 @@ from ...rerank.cli import CommonOptions
 from ...rerank.console import log, out
 from ...rerank.data.atomic import atomic_write, check_output
 from ...rerank.errors import UsageError
-from ..speed.contenders import Contender, Ours, Rerankers, SentenceTransformers, Timing, has_rerankers, interleaved
+from ..speed.contenders import (
+    Contender,
+    Ours,
+    Rerankers,
+    SentenceTransformers,
+    Timing,
+    has_rerankers,
+    interleaved,
+    quieten,
+)
 from ..speed.hardware import forward_flops, gemm_rates, machine, peak_memory, rerank_made_up
 from ..speed.inputs import Pairs, build_cross_encoder, lengthened, load_pairs
 from ..speed.results import Row, as_table, bars, bars_text, plot, summary
@@ -80,15 +89,6 @@ def main(options: Options) -> None:
         stream.write(table.markdown() + "\n" + bars_text(report["bars"]))
     plot(report, options.output.with_suffix(".svg"))
     out(table.text() + "\n" + bars_text(report["bars"]))
-
-
-def quieten() -> None:
-    """Keeps transformers' own bars and its report on the new head off stderr."""
-    from transformers.utils import logging
-
-    quiet: Any = logging
-    quiet.disable_progress_bar()
-    quiet.set_verbosity_error()
 
 
 def chosen_pairs(options: Options) -> Pairs:

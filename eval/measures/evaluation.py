@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from ...rerank.data.runs import Run
 from ...rerank.errors import InputError, UsageError
 from ...rerank.registry import unknown
 from . import significance
-from .catalogue import Measure, aggregate, measure_run
+from .catalogue import Measure, aggregate, measure_run, parse_measures
 from .qrels import Qrels
 
 
@@ -159,3 +159,19 @@ def _comparison(values: NDArray[np.float64], base: NDArray[np.float64], p: float
     return Comparison(
         len(values), found.difference, low, high, p, corrected, found.dz, found.wins, found.ties, found.losses
     )
+
+
+def score_runs(
+    qrels: Mapping[str, dict[str, int]], runs: Sequence[Run], measure: str, topics: str = "judged"
+) -> list[float]:
+    """One average per run of the measure of that name: the number that ``sparring evaluate`` prints.
+
+    ``topics`` is "judged" (missing ones count as 0) or "run" (those that the run has).
+    """
+    chosen = parse_measures([measure])
+    judged = qrels if isinstance(qrels, Qrels) else Qrels(dict(qrels))
+    present = [np.array([qid in run for qid in judged], bool) | (topics == "judged") for run in runs]
+    return [
+        aggregate(chosen[0], measure_run(chosen, judged, run)[0][there])
+        for run, there in zip(runs, present, strict=True)
+    ]

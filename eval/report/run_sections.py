@@ -15,7 +15,8 @@ from ..measures.batched import kendall_tau, overlap, pad
 from ..measures.catalogue import Measure
 from ..measures.evaluation import Evaluation, evaluate
 from ..measures.qrels import Qrels
-from ..text_table import Table, render_table
+from ..measures.rendered import render_table
+from ..text_table import Table
 from .charts import rank_changes, shortened, topic_bars
 from .page import Section
 

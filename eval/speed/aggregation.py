@@ -34,9 +34,8 @@ from ...rerank.pipeline import rerank
 from ...rerank.registry import aggregators, schedules
 from ...rerank.rounds import sigmoid
 from ...rerank.vocabulary import Candidates, Preferences
-from ..bench.simulator import Judge, make_world
+from ..bench.simulator import Judge, make_world, preferences
 from ..bench.stored_pairs import StoredScorer
-from ..commands.simulate import preferences
 from .hardware import machine
 
 SCHEDULES = ("bayes", "window(skip=7)", "random", "swiss")

@@ -22,8 +22,7 @@ from ...rerank.console import out
 from ...rerank.data.atomic import atomic_write
 from ...rerank.errors import SparringError
 from ...rerank.vocabulary import Candidates, Scorer
-from ..commands.throughput import quieten
-from .contenders import timed
+from .contenders import quieten, timed
 from .hardware import machine
 
 BARS = {"times_pointwise_cost": 1.10, "times_lightning_ir": 3.0}
