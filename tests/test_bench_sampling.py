@@ -17,7 +17,8 @@ from sparring.eval.bench.summary import COST, Line
 from sparring.eval.bench.target import bar_table
 from sparring.eval.measures.significance import tost
 from sparring.rerank import console
-from sparring.rerank.cli import COMMANDS, parse
+from sparring.rerank.cli import COMMANDS
+from sparring.rerank.commands.config import parse
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -12,7 +12,9 @@ import pytest
 import tyro
 from hypothesis import given
 from hypothesis import strategies as st
-from sparring.rerank.cli import COMMANDS, CommonOptions, config_flags, config_text, main, parse
+from sparring.rerank.cli import COMMANDS, main
+from sparring.rerank.commands.config import config_flags, config_text, parse
+from sparring.rerank.commands.options import CommonOptions
 from sparring.rerank.errors import MissingResourceError, UsageError
 
 ROOT = Path(__file__).resolve().parent.parent

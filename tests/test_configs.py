@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from sparring.rerank.cli import COMMANDS, main, parse
+from sparring.rerank.cli import COMMANDS, main
+from sparring.rerank.commands.config import parse
 from sparring.train import sources
 from tiny_training import arguments, log_of, save_start, write_collection
 

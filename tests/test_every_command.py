@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sparring.rerank.cli import COMMANDS, CommonOptions, config_text, main, parse
+from sparring.rerank.cli import COMMANDS, main
+from sparring.rerank.commands.config import config_text, parse
+from sparring.rerank.commands.options import CommonOptions
 from sparring.rerank.errors import UsageError
 from tiny_models import save_bi_encoder, save_classifier, sentence
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from sparring.rerank import registry
-from sparring.rerank.cli import COMMANDS, parse
+from sparring.rerank.cli import COMMANDS
+from sparring.rerank.commands.config import parse
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")

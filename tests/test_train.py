@@ -17,7 +17,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sparring.rerank.cli import config_flags, main
+from sparring.rerank.cli import main
+from sparring.rerank.commands.config import config_flags
 from sparring.rerank.data.datasets import open_dataset
 from sparring.rerank.errors import InputError, UsageError
 from sparring.rerank.search.bm25 import BM25

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ...rerank import registry
-from ...rerank.cli import CommonOptions
+from ...rerank.commands.options import CommonOptions
 from ...rerank.console import command, log, out
 from ...rerank.data.atomic import atomic_write, check_output, sha256, write_meta
 from ...rerank.data.runs import read_run

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ...rerank.cli import CommonOptions
+from ...rerank.commands.options import CommonOptions
 from ...rerank.console import log, out
 from ...rerank.data.atomic import atomic_write, check_output, write_meta
 from ...rerank.data.runs import Run, read_run

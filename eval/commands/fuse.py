@@ -12,8 +12,7 @@ import tyro
 from numpy.typing import NDArray
 
 from ...rerank import console
-from ...rerank.cli import CommonOptions
-from ...rerank.commands.options import RunOptions
+from ...rerank.commands.options import CommonOptions, RunOptions
 from ...rerank.data.atomic import check_output, write_meta
 from ...rerank.data.runs import Run, ranked, read_run, write_run
 from ...rerank.errors import InputError, UsageError

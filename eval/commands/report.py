@@ -10,8 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from ...rerank.cli import CommonOptions
-from ...rerank.commands.options import DatasetOptions
+from ...rerank.commands.options import CommonOptions, DatasetOptions
 from ...rerank.console import command, log
 from ...rerank.data.atomic import atomic_write, check_output, write_meta
 from ...rerank.data.runs import read_run

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...rerank.cli import CommonOptions
+from ...rerank.commands.options import CommonOptions
 from ...rerank.console import log, out
 from ...rerank.data.atomic import check_output, write_meta
 from ...rerank.data.preferences import write_preferences

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ...rerank.cli import CommonOptions
+from ...rerank.commands.options import CommonOptions
 from ...rerank.console import log, out
 from ...rerank.data.atomic import atomic_write, check_output
 from ...rerank.errors import UsageError

@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import console, registry
-from ..cli import CommonOptions
 from ..data.atomic import atomic_write, check_output, write_meta
 from ..data.preferences import Stored, read_preferences
 from ..data.runs import read_run, write_run
 from ..errors import InputError, UsageError
-from .options import RunOptions
+from .options import CommonOptions, RunOptions
 
 TABLES = (".tsv", ".jsonl")
 

@@ -11,7 +11,8 @@ from ..data.preferences import write_preferences
 from ..errors import UsageError
 from ..pairs.diagnostics import diagnose
 from ..vocabulary import Preferences
-from .job import Job, ScoringOptions, discard_ledger, plan, prepare, ranked_topics
+from .job import Job, discard_ledger, plan, prepare, ranked_topics
+from .options import ScoringOptions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ from importlib import metadata
 from pathlib import Path
 
 from .. import console
-from ..cli import CommonOptions
 from ..engine.processors import available_cpus
+from .options import CommonOptions
 
 PACKAGES = {
     "torch": "pip install torch",

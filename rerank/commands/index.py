@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import console
-from ..cli import CommonOptions
 from ..data.atomic import check_output, write_meta
 from ..search.index_types import IndexType, Layout
-from .options import DatasetOptions, WeightsOptions
+from .options import CommonOptions, DatasetOptions, WeightsOptions
 
 
 @dataclass(frozen=True, kw_only=True)

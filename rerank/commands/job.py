@@ -7,89 +7,22 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from .. import console, registry
-from ..cli import CommonOptions
-from ..data.datasets import CandidateSet, candidates
-from ..data.runs import Run, read_run
+from ..data.datasets import CandidateSet
+from ..data.runs import Run
 from ..errors import UsageError
 from ..ledger.ledger import Ledger
 from ..passages import Passages, Windowed
 from ..pipeline import Ranked, rerank
-from ..rounds import Order, Play, check_widths, topic_rng
+from ..rounds import Play, check_widths, topic_rng
 from ..vocabulary import Aggregator, Schedule, Scorer
 from .interrupts import resumable
-from .options import DatasetOptions, WeightsOptions
+from .options import ScoringOptions
 
 SAMPLE = 64  # groups that a dry run scores to say how long all of them take
 DEFAULT_SCHEDULES = {1: "pointwise", 2: "bayes", None: "whole"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoringOptions(DatasetOptions, WeightsOptions, CommonOptions):
-    """Flags of the commands that put candidates to a model."""
-
-    run: Path
-    """TREC run with the candidates (.gz too)."""
-    model: str
-    """A folder, `minilm` (embedded), or a name on the hub."""
-    output: Path
-    """File to write; it appears whole or not at all."""
-    depth: int = 100
-    """Candidates per topic; documents below keep their order, under the reranked ones."""
-    schedule: str | None = None
-    """Which groups to look at (see: sparring list schedules); by default what fits the model."""
-    order: Order = "random"
-    """How a pair is shown: in a random order, in both (twice the calls), or as the schedule gives it."""
-    budget: int | None = None
-    """At most so many comparisons per topic."""
-    family: str | None = None
-    """Model family, where the checkpoint's config alone does not decide (see: sparring list models)."""
-    revision: str | None = None
-    """Branch, tag or commit on the hub."""
-    max_length: int | None = None
-    """Tokens of one input; longer passages are cut, never the query or the template."""
-    passages: str | None = None
-    """How to score long documents, such as maxp(tokens=256, stride=128); by default they are cut."""
-    token_budget: int | None = None
-    """Tokens per forward pass; by default what suits the device."""
-    deterministic: bool = False
-    """Bit-identical scores from run to run, at some speed."""
-    ledger: Path | None = None
-    """Store of every outcome, kept for later runs; without it one lies beside the output until that is written."""
-    fresh: bool = False
-    """Allow a ledger that was made by another model or configuration; nothing in it is reused or lost."""
-    tag: str | None = None
-    """Run tag, one word; model and schedule where absent."""
-    allow_missing_queries: bool = False
-    """Leave out topics of the run that the dataset has no query for."""
-    missing_limit: float = 0.01
-    """Stop when more than this share of the candidates is not in the collection."""
-    on_error: Literal["stop", "skip"] = "stop"
-    """What to do with a malformed line of the run."""
-    dedup: Literal["error", "max", "first"] = "error"
-    """A document that comes twice in a topic: refuse the run, keep its best score, or its first line."""
-
-    def read_run(self) -> Run:
-        """The run that these flags name."""
-        return read_run(
-            self.run,
-            dedup=self.dedup,
-            on_error=self.on_error,
-            encoding=self.encoding,
-            encoding_errors=self.encoding_errors,
-        )
-
-    def candidates(self, run: Run) -> CandidateSet:
-        """The candidates of a run, checked against the dataset that these flags name."""
-        return candidates(
-            run,
-            self.open_dataset(),
-            depth=self.depth,
-            allow_missing_queries=self.allow_missing_queries,
-            missing_limit=self.missing_limit,
-        )
 
 
 @dataclass(frozen=True, slots=True)

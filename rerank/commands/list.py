@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from .. import console
-from ..cli import CommonOptions
 from ..registry import Registry, option_name
+from .options import CommonOptions
 
 KINDS = {
     "models": ("sparring.rerank.registry", "families"),

@@ -16,8 +16,8 @@ from ..errors import PartialSuccessError, UsageError
 from ..pipeline import Ranked
 from ..rounds import sigmoid
 from ..search.fusion import scaled
-from .job import Job, ScoringOptions, discard_ledger, plan, prepare, ranked_topics
-from .options import RunOptions
+from .job import Job, discard_ledger, plan, prepare, ranked_topics
+from .options import RunOptions, ScoringOptions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import console
-from ..cli import CommonOptions
 from ..data.atomic import check_output, write_meta
 from ..data.datasets import Dataset
 from ..data.runs import write_run
 from ..data.text import lines
 from ..errors import InputError, UsageError
-from .options import DatasetOptions, RunOptions, WeightsOptions
+from .options import CommonOptions, DatasetOptions, RunOptions, WeightsOptions
 from .search_adaptive import check_vectors, item_vectors, prepare
 
 if TYPE_CHECKING:

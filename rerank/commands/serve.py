@@ -10,14 +10,13 @@ from types import FrameType
 from typing import Any
 
 from .. import console, registry
-from ..cli import CommonOptions
 from ..errors import MissingPrerequisiteError, UsageError
 from ..passages import Windowed
 from ..rounds import check_widths
 from ..serving.server import Bounds, Server
 from ..serving.service import Limits, Service
 from .job import DEFAULT_SCHEDULES
-from .options import WeightsOptions
+from .options import CommonOptions, WeightsOptions
 
 KEY = "SPARRING_API_KEY"
 SAMPLES = tuple(

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...rerank import console, registry
-from ...rerank.commands.job import DEFAULT_SCHEDULES, Job, ScoringOptions, discard_ledger, prepare, ranked_topics
+from ...rerank.commands.job import DEFAULT_SCHEDULES, Job, discard_ledger, prepare, ranked_topics
+from ...rerank.commands.options import ScoringOptions
 from ...rerank.data.atomic import atomic_write, check_output, write_meta
 from ...rerank.data.datasets import CandidateSet
 from ...rerank.data.preferences import write_preferences

@@ -20,9 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...rerank import console
-from ...rerank.cli import CommonOptions
 from ...rerank.commands.job import behind_ledger, discard_ledger
-from ...rerank.commands.options import DatasetOptions
+from ...rerank.commands.options import CommonOptions, DatasetOptions
 from ...rerank.data.atomic import atomic_write, check_output, write_meta
 from ...rerank.data.datasets import Dataset
 from ...rerank.data.runs import read_run

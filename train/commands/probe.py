@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...rerank import console, registry
-from ...rerank.cli import CommonOptions
-from ...rerank.commands.options import DatasetOptions, RunOptions
+from ...rerank.commands.options import CommonOptions, DatasetOptions, RunOptions
 from ...rerank.data.atomic import check_output, write_meta
 from ...rerank.data.datasets import CandidateSet, candidates
 from ...rerank.data.runs import Topic, read_run, write_run

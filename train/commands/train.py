@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...rerank import console, registry
-from ...rerank.cli import CommonOptions
+from ...rerank.commands.options import CommonOptions
 from ...rerank.errors import MissingPrerequisiteError, UsageError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...rerank.cli import config_text
+from ...rerank.commands.config import config_text
 from ...rerank.data.atomic import atomic_write
 from ...rerank.errors import UsageError
 
