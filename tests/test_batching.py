@@ -10,8 +10,9 @@ import pytest
 import tiny_models
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sparring.rerank.engine.batches import TokenStore, build_sequences, gather, plan
+from sparring.rerank.engine.batches import build_sequences, gather, plan
 from sparring.rerank.engine.templates import Constant, Template, Text, Truncation, pair_template
+from sparring.rerank.engine.token_store import TokenStore
 
 STRANGE = [
     "",

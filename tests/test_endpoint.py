@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import tiny_generators
 from sparring.rerank import registry
-from sparring.rerank.engine.engine import open_scorer
 from sparring.rerank.errors import MissingPrerequisiteError, MissingResourceError, SparringError, UsageError
+from sparring.rerank.executors.open import open_scorer
 from sparring.rerank.models.endpoint import Endpoint, _retry_after
 from sparring.rerank.models.list_prompts import clean, messages, read
 from sparring.rerank.models.loading import load

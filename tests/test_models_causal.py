@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sparring.rerank.engine.batches import TokenStore, build_sequences, gather
+from sparring.rerank.engine.batches import build_sequences, gather
 from sparring.rerank.engine.engine import Engine
 from sparring.rerank.engine.templates import Template, Truncation
+from sparring.rerank.engine.token_store import TokenStore
 from sparring.rerank.errors import InputError, UsageError
 from sparring.rerank.models.attention.prefix_tree import Tree
 from sparring.rerank.models.families.causal import FORMATS

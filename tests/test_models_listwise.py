@@ -13,8 +13,8 @@ import tiny_generators
 import tiny_models
 import torch
 from safetensors.torch import load_file, save_file
-from sparring.rerank.engine.engine import open_scorer
 from sparring.rerank.errors import InputError, UsageError
+from sparring.rerank.executors.open import open_scorer
 from sparring.rerank.models.families.list_con_ranker import in_rounds
 from sparring.rerank.models.families.listt5 import complete
 from sparring.rerank.models.loading import load

@@ -15,9 +15,10 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 from sparring.rerank.data.runs import read_run
-from sparring.rerank.engine.batches import TokenStore
-from sparring.rerank.engine.engine import Engine, open_scorer
+from sparring.rerank.engine.engine import Engine
+from sparring.rerank.engine.token_store import TokenStore
 from sparring.rerank.errors import InputError, MissingResourceError, SparringError, UsageError
+from sparring.rerank.executors.open import open_scorer
 from sparring.rerank.models.checkpoints import Checkpoint
 from sparring.rerank.models.families import pair_rm
 from sparring.rerank.models.families.causal_pair import PROMPT

@@ -13,8 +13,9 @@ import pytest
 import tiny_models
 import torch
 from safetensors.torch import load_file, save_file
-from sparring.rerank.engine.engine import Engine, open_scorer
+from sparring.rerank.engine.engine import Engine
 from sparring.rerank.errors import InputError, MissingResourceError, UsageError
+from sparring.rerank.executors.open import open_scorer
 from sparring.rerank.models.checkpoints import Checkpoint
 from sparring.rerank.models.loading import load
 from sparring.rerank.registry import families

@@ -12,9 +12,10 @@ import pytest
 import tiny_models
 import torch
 from safetensors.torch import load_file, save_file
-from sparring.rerank.engine.batches import Batch, TokenStore
+from sparring.rerank.engine.batches import Batch
 from sparring.rerank.engine.engine import Engine
 from sparring.rerank.engine.shards import build_shard
+from sparring.rerank.engine.token_store import TokenStore
 from sparring.rerank.errors import InputError, UsageError
 from sparring.rerank.models.attention import cpu_blocks as blocks
 from sparring.rerank.models.attention.set_packed import SetLayout

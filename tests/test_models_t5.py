@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sparring.rerank.engine.batches import TokenStore, build_sequences, gather
+from sparring.rerank.engine.batches import build_sequences, gather
 from sparring.rerank.engine.engine import Engine
+from sparring.rerank.engine.token_store import TokenStore
 from sparring.rerank.errors import InputError, UsageError
 from sparring.rerank.models.loading import load
 from sparring.rerank.vocabulary import Candidates

@@ -17,10 +17,11 @@ import tiny_models
 import torch
 import yaml
 from sparring.rerank.engine.devices import split_devices
-from sparring.rerank.engine.engine import Engine, open_scorer
+from sparring.rerank.engine.engine import Engine
 from sparring.rerank.engine.stats import EngineStats
 from sparring.rerank.errors import SparringError, UsageError
 from sparring.rerank.executors import worker as workers
+from sparring.rerank.executors.open import open_scorer
 from sparring.rerank.ledger.ledger import Ledger
 from sparring.rerank.models.loading import load
 from sparring.rerank.vocabulary import Scorer

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from sparring.rerank import registry
 from sparring.rerank.cli import main
-from sparring.rerank.engine.engine import open_scorer
+from sparring.rerank.executors.open import open_scorer
 from sparring.rerank.models.attention.post_norm import PostNormEncoder
 from sparring.rerank.models.loading import load
 from sparring.rerank.rounds import sigmoid

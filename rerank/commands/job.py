@@ -54,7 +54,7 @@ def prepare(options: ScoringOptions, run: Run | None = None) -> Job:
 
     ``run`` stands in for the one that the options name, where a command has changed its candidates.
     """
-    from ..engine.engine import open_scorer
+    from ..executors.open import open_scorer
     from ..models.loading import load
 
     started = time.perf_counter()

@@ -114,7 +114,7 @@ def prepare(options: Flags) -> Adaptive | None:
         raise UsageError(f"--adaptive {method} needs --cross-encoder M, a pointwise reranker")
     if options.allow_ids is not None:
         raise UsageError("--allow-ids does not go with --adaptive: leave it out")
-    from ..engine.engine import open_scorer
+    from ..executors.open import open_scorer
     from ..models.loading import load
 
     model = load(options.cross_encoder, allow_pickle=options.allow_pickle)

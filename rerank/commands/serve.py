@@ -94,7 +94,7 @@ def main(options: Options) -> None:
 
 def open_service(options: Options) -> Service:
     """The service that the flags describe, not yet started."""
-    from ..engine.engine import open_scorer
+    from ..executors.open import open_scorer
     from ..models.loading import load
 
     schedule = registry.schedules.parse(options.schedule) if options.schedule else None

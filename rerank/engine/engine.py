@@ -9,7 +9,6 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -18,12 +17,14 @@ from numpy.typing import NDArray
 
 from .. import console
 from ..errors import SparringError, UsageError
-from ..models.loading import Model
-from ..vocabulary import Candidates, Groups, Outcomes, Scorer, Sink, keep
-from .batches import Batch, TokenStore
-from .devices import choose_device, choose_dtype, default_budget, dtype_name, split_devices
+from ..vocabulary import Candidates, Groups, Outcomes, Sink, keep
+from .batches import Batch
+from .devices import choose_device, choose_dtype, default_budget, dtype_name
+from .model import Model
+from .self_check import SelfCheck
 from .shards import Shard, build_shard, prefetch, split_topics
-from .stats import EngineStats, SelfCheck
+from .stats import EngineStats
+from .token_store import TokenStore
 
 STORE_TOKENS = 1 << 26  # 256 MB of token ids are kept between calls
 COMMIT_GROUPS, COMMIT_SECONDS = 4096, 1.0
@@ -284,18 +285,3 @@ def _unknown(outcomes: Outcomes) -> NDArray[np.bool_]:
     """Rows without any outcome."""
     unknown: NDArray[np.bool_] = np.isnan(outcomes.reshape(len(outcomes), -1)).min(axis=1, initial=True)
     return unknown
-
-
-def open_scorer(model: Any, *, device: str = "auto", **options: Any) -> Scorer:
-    """The scorer of a loaded model: an `Engine`, or what a model that batches on its own (a bi-encoder) returns.
-
-    Several devices (``cuda:0,1``) get a process each, behind a `sparring.rerank.executors.pool.Pool`. ``options`` are those
-    of `Engine`.
-    """
-    if "," in device:
-        from ..executors.pool import Pool
-
-        return Pool(model, split_devices(device), **options)
-    options["device"] = device
-    own: Scorer | None = model.scorer(**options) if hasattr(model, "scorer") else None
-    return Engine(model, **options) if own is None else own

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..vocabulary import Candidates, Groups
-from .batches import Batch, Sequences, TokenStore, build_sequences, gather, plan
+from .batches import Batch, Sequences, build_sequences, gather, plan
 from .templates import Template, Text, Truncation
+from .token_store import TokenStore
 
 T = TypeVar("T")
 SHARD_MEMBERS = 1 << 18
@@ -21,7 +22,7 @@ SHARD_MEMBERS = 1 << 18
 
 
 class Reader(Protocol):
-    """How a `sparring.rerank.models.loading.Model` reads its input."""
+    """How a `sparring.rerank.engine.model.Model` reads its input."""
 
     @property
     def template(self) -> Template: ...

@@ -127,7 +127,7 @@ def _serve(
     pipe: Connection, source: Source, device: str, options: dict[str, Any], threads: int, trace: Path
 ) -> None:
     """What the process does: loads the model, then answers tasks until there are no more."""
-    from ..engine.engine import open_scorer
+    from .open import open_scorer
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
     lock = threading.Lock()

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..engine.batches import Batch, TokenStore, build_sequences, gather, plan
+from ..engine.batches import Batch, build_sequences, gather, plan
 from ..engine.stats import EngineStats
 from ..engine.templates import Template, Truncation
+from ..engine.token_store import TokenStore
 from ..errors import UsageError
 from ..vocabulary import Candidates, Groups, Outcomes, Sink
 

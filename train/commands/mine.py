@@ -154,7 +154,7 @@ def _check(options: Options, choice: Choice) -> None:
 def _cross_encoder(options: Options) -> Any:
     if options.cross_encoder is None:
         return None
-    from ...rerank.engine.engine import open_scorer
+    from ...rerank.executors.open import open_scorer
     from ...rerank.models.loading import load
 
     model = load(options.cross_encoder)

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...rerank.engine.batches import TokenStore
 from ...rerank.engine.shards import build_shard
 from ...rerank.engine.templates import Template, Truncation
+from ...rerank.engine.token_store import TokenStore
 from ...rerank.rounds import Play, sigmoid, topic_rng
 from ...rerank.vocabulary import Candidates, Groups, Schedule
 from .mixture import Example
@@ -27,7 +27,7 @@ class Layout:
     """How a ranker reads its input.
 
     Args:
-        template, truncation, first_position, packed: as of a `sparring.rerank.models.loading.Model`.
+        template, truncation, first_position, packed: as of a `sparring.rerank.engine.model.Model`.
         width: passages in one group: 1, 2, or None for a whole list.
         alone: every passage is read by itself, and groups are made of what was read.
         query_alone: texts are read without a query, and the query is the first text of its list.

@@ -112,7 +112,7 @@ class AnswerHead(nn.Module):
 
 
 class CausalReranker:
-    """A decoder that answers at its last token; see `sparring.rerank.models.loading.Model`.
+    """A decoder that answers at its last token; see `sparring.rerank.engine.model.Model`.
 
     Of one answer (or label) the score is its logit, of two the first's less the second's.
     """

@@ -18,11 +18,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...engine.batches import Batch, TokenStore
+from ...engine.batches import Batch
 from ...engine.devices import choose_device, choose_dtype, default_budget, dtype_name
+from ...engine.self_check import SelfCheck
 from ...engine.shards import Shard, build_shard, prefetch, split_topics
-from ...engine.stats import EngineStats, SelfCheck
+from ...engine.stats import EngineStats
 from ...engine.templates import Truncation, pair_template
+from ...engine.token_store import TokenStore
 from ...errors import InputError, SparringError, UsageError
 from ...registry import families
 from ...vocabulary import Candidates, Groups, Outcomes, Sink
@@ -40,7 +42,7 @@ STORE_TOKENS = 1 << 26
 class LatePairEncoder:
     """Encoder and head: batches of (query, passage) to features; `scorer` makes pairs of them.
 
-    The attributes are those of `sparring.rerank.models.loading.Model`; ``forward`` gives features (S, 1 + 2r) instead of
+    The attributes are those of `sparring.rerank.engine.model.Model`; ``forward`` gives features (S, 1 + 2r) instead of
     scores. ``live`` leaves the weights where they are, with gradients, for training; without ``lean`` the forward
     pass is transformers' own, which knows dropout and checkpointing.
     """

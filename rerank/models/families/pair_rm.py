@@ -36,7 +36,7 @@ PASSAGE_SHARE = 0.4  # 2 x 412 of 2048 tokens
 
 
 class PairRMModel:
-    """DeBERTa with a head on three positions; see `sparring.rerank.models.loading.Model`. It runs padded, eager."""
+    """DeBERTa with a head on three positions; see `sparring.rerank.engine.model.Model`. It runs padded, eager."""
 
     width: int | None = 2
     packed = False

@@ -40,7 +40,7 @@ ARCHITECTURES = frozenset(
 
 
 class SequenceClassifier:
-    """A cross-encoder with a classification head; see `sparring.rerank.models.loading.Model`.
+    """A cross-encoder with a classification head; see `sparring.rerank.engine.model.Model`.
 
     ``template`` is that of a query and one passage unless another is given; its passages are the model's width.
     ``live`` leaves the weights where they are, with gradients, for training; without ``lean`` the forward pass is

@@ -42,7 +42,7 @@ class Parts:
 
 
 class SetEncoder:
-    """A cross-encoder over lists; see `sparring.rerank.models.loading.Model`.
+    """A cross-encoder over lists; see `sparring.rerank.engine.model.Model`.
 
     Attributes:
         interaction: the place of the interaction token in its sequence.

@@ -83,7 +83,7 @@ SLOTS = {"{query}": Text("query"), "{a}": Text("passage", 0), "{b}": Text("passa
 
 
 class T5Reranker:
-    """An encoder-decoder scored from its first decoded state; see `sparring.rerank.models.loading.Model`."""
+    """An encoder-decoder scored from its first decoded state; see `sparring.rerank.engine.model.Model`."""
 
     packed = False
     first_position = 0

@@ -44,7 +44,7 @@ class FirstTokenHead(torch.nn.Module):
 
 
 class FirstTokenEncoder:
-    """An encoder with a linear layer on the first token; see `sparring.rerank.models.loading.Model`."""
+    """An encoder with a linear layer on the first token; see `sparring.rerank.engine.model.Model`."""
 
     width = 1
     packed = True
