@@ -15,7 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sparring.rerank.data import offset_index as offsets
-from sparring.rerank.data.datasets import Dataset, candidates, open_dataset
+from sparring.rerank.data.candidates import candidates
+from sparring.rerank.data.datasets import Dataset, open_dataset
 from sparring.rerank.data.documents import Documents, FileDocuments, Texts
 from sparring.rerank.data.records import read_queries
 from sparring.rerank.data.runs import Run

@@ -15,7 +15,8 @@ import numpy as np
 from ...rerank import registry
 from ...rerank.commands.options import CommonOptions
 from ...rerank.console import command, log, out
-from ...rerank.data.atomic import atomic_write, check_output, sha256, write_meta
+from ...rerank.data.atomic import atomic_write, check_output, sha256
+from ...rerank.data.meta import write_meta
 from ...rerank.data.runs import read_run
 from ...rerank.engine.processors import available_cpus
 from ...rerank.errors import SparringError, UsageError

@@ -11,7 +11,8 @@ import tyro
 
 from ...rerank.commands.options import CommonOptions
 from ...rerank.console import log, out
-from ...rerank.data.atomic import atomic_write, check_output, write_meta
+from ...rerank.data.atomic import atomic_write, check_output
+from ...rerank.data.meta import write_meta
 from ...rerank.data.runs import Run, read_run
 from ...rerank.errors import SparringError, UsageError
 from ..measures.catalogue import DEFAULT_MEASURES, Measure, parse_measures

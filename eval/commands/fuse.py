@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from ...rerank import console
 from ...rerank.commands.options import CommonOptions, RunOptions
-from ...rerank.data.atomic import check_output, write_meta
+from ...rerank.data.atomic import check_output
+from ...rerank.data.meta import write_meta
 from ...rerank.data.runs import Run, ranked, read_run, write_run
 from ...rerank.errors import InputError, UsageError
 from ...rerank.search.fusion import fuse as fuse_ranks

@@ -12,7 +12,8 @@ import tyro
 
 from ...rerank.commands.options import CommonOptions, DatasetOptions
 from ...rerank.console import command, log
-from ...rerank.data.atomic import atomic_write, check_output, write_meta
+from ...rerank.data.atomic import atomic_write, check_output
+from ...rerank.data.meta import write_meta
 from ...rerank.data.runs import read_run
 from ...rerank.errors import MissingResourceError, UsageError
 from ..measures.catalogue import DEFAULT_MEASURES, parse_measures

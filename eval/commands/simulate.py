@@ -9,7 +9,8 @@ import numpy as np
 
 from ...rerank.commands.options import CommonOptions
 from ...rerank.console import log, out
-from ...rerank.data.atomic import check_output, write_meta
+from ...rerank.data.atomic import check_output
+from ...rerank.data.meta import write_meta
 from ...rerank.data.preferences import write_preferences
 from ...rerank.data.runs import Run, read_run, write_run
 from ...rerank.errors import InputError, UsageError

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...rerank.data.datasets import candidates, open_dataset
+from ...rerank.data.candidates import candidates
+from ...rerank.data.datasets import open_dataset
 from ...rerank.data.runs import Run, read_run
 from ...rerank.errors import UsageError
 from ...rerank.vocabulary import Candidates

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..pairs.table import Array, Table, from_order, solve
+from ..pairs.table import Array, Table, check_prior, from_order, solve
 from ..registry import aggregators
 from ..vocabulary import Preferences
-from .counting import check_prior
 
 
 @aggregators.register("greedy")

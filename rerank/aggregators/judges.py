@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from ..pairs.sparse_newton import strengths
-from ..pairs.table import Array, standardised_prior, tally
+from ..pairs.table import Array, check_prior, standardised_prior, tally
 from ..registry import aggregators
 from ..vocabulary import Preferences
 from .bradley_terry import BradleyTerry
-from .counting import Additive, check_prior
+from .counting import Additive
 
 
 @aggregators.register("noisy_bt")

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..pairs.table import Array, Table, by_size, solve
+from ..pairs.table import Array, Table, by_size, check_prior, ratio, solve, verdicts
 from ..registry import aggregators
 from ..vocabulary import Preferences
-from .counting import check_prior, ratio, verdicts
 
 
 @aggregators.register("kwiksort")

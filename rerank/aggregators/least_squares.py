@@ -7,13 +7,10 @@ from typing import Literal
 
 import numpy as np
 
-from ..pairs.table import Array, Table, components, solve
+from ..pairs.flow import edge_flow, gradient
+from ..pairs.table import Array, Table, check_prior, solve
 from ..registry import aggregators
 from ..vocabulary import Preferences
-from .counting import check_prior, ratio
-
-CLIP = 0.01
-"""Probabilities are clipped to [CLIP, 1 - CLIP] before logit, so that certainty stays finite."""
 
 
 @aggregators.register("hodgerank")
@@ -83,33 +80,3 @@ class RobustBradleyTerry:
             if np.abs(scores - before).max() < 1e-8:
                 break
         return scores
-
-
-def edge_flow(wins: Array, games: Array, kind: str) -> Array:
-    """The antisymmetric flow between compared candidates, 0 elsewhere, (q, n, n)."""
-    share = ratio(wins, games)
-    if kind == "linear":
-        return np.asarray(2 * share - 1)
-    share = np.clip(share, CLIP, 1 - CLIP)
-    return np.asarray(np.log(share / (1 - share)))
-
-
-def gradient(flow: Array, weight: Array, table: Table, prior: float) -> Array:
-    """The scores with differences nearest to ``flow``, (q, n): one linear solve per topic.
-
-    Without a prior the Laplacian is singular once per component: adding a constant inside each component
-    makes it regular and gives the solution that is centred there.
-    """
-    count, n = table.mask.shape
-    system = -weight
-    if prior:
-        link = np.zeros_like(weight)
-    else:
-        label = np.full((count, n), -1, np.int64)
-        label[table.mask] = components(table.preferences)
-        link = (label[:, :, None] == label[:, None, :]) & table.mask[:, :, None]
-    diagonal = np.arange(n)
-    system = system + link
-    system[:, diagonal, diagonal] += weight.sum(axis=2) + np.where(table.mask, prior, 1.0)
-    target = (weight * flow).sum(axis=2) + prior * table.prior
-    return np.linalg.solve(system, target[:, :, None])[:, :, 0]

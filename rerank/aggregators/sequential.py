@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, log_ndtr
 
-from ..pairs.table import Array, Table, solve
+from ..pairs.table import Array, Table, check_prior, solve
 from ..registry import aggregators
 from ..vocabulary import Preferences
-from .counting import check_prior
 
 GAMES = 1 << 23
 """Games of all orders replayed side by side at most."""

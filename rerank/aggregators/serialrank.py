@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..pairs.table import Array, Table, by_size, solve
+from ..pairs.table import Array, Table, by_size, check_prior, solve
 from ..registry import aggregators
 from ..vocabulary import Preferences
-from .counting import check_prior
 
 
 @aggregators.register("serialrank")

@@ -7,10 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from ..pairs.table import Array, Table, solve, tally
+from ..pairs.table import Array, Table, check_prior, ratio, solve, tally
 from ..registry import aggregators
 from ..vocabulary import Preferences
-from .counting import check_prior, ratio
 
 
 @aggregators.register("pagerank")

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from ..pairs.flow import CLIP
 from ..pairs.sparse_newton import strengths
 from ..pairs.table import Array, Table, by_size, from_order, solve
 from ..registry import aggregators
 from ..vocabulary import Preferences
-from .least_squares import CLIP
 
 EXACT_LIMIT = 15
 """Candidates up to which the best tour is found by dynamic programming."""

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import console, registry
-from ..data.atomic import atomic_write, check_output, write_meta
+from ..data.atomic import atomic_write, check_output
+from ..data.meta import write_meta
 from ..data.preferences import Stored, read_preferences
 from ..data.runs import read_run, write_run
 from ..errors import InputError, UsageError

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .. import console
-from ..data.atomic import check_output, write_meta
+from ..data.atomic import check_output
+from ..data.meta import write_meta
 from ..data.preferences import write_preferences
 from ..errors import UsageError
 from ..pairs.diagnostics import diagnose

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import console
-from ..data.atomic import check_output, write_meta
+from ..data.atomic import check_output
+from ..data.meta import write_meta
 from ..search.index_types import IndexType, Layout
 from .options import CommonOptions, DatasetOptions, WeightsOptions
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .. import console, registry
-from ..data.datasets import CandidateSet
+from ..data.candidates import CandidateSet
 from ..data.runs import Run
 from ..errors import UsageError
 from ..ledger.ledger import Ledger

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..data.datasets import CandidateSet, candidates
+from ..data.candidates import CandidateSet, candidates
 from ..data.runs import Run, read_run
 from ..rounds import Order
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import console, registry
-from ..data.atomic import check_output, write_meta
+from ..data.atomic import check_output
+from ..data.meta import write_meta
 from ..data.runs import write_run
 from ..errors import PartialSuccessError, UsageError
 from ..pipeline import Ranked

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import console
-from ..data.atomic import check_output, write_meta
+from ..data.atomic import check_output
 from ..data.datasets import Dataset
+from ..data.meta import write_meta
 from ..data.runs import write_run
 from ..data.text import lines
 from ..errors import InputError, UsageError

@@ -11,18 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.datasets import Dataset
-from ..data.documents import Texts
 from ..errors import UsageError
-from ..search.adaptive import AdaptiveSearch, Found, Positions, Scores, Task, adaptive
-from ..vocabulary import Candidates, Scorer
+from ..search.adaptive import AdaptiveSearch, Found, Scored, Task, adaptive
 from .job import behind_ledger, discard_ledger
 
 if TYPE_CHECKING:
     from ..search.bi_encoder import BiEncoder
     from ..search.index import Index
-
-TOGETHER = 1 << 16
-"""So many pairs are put to the cross-encoder in one call, so that its outcomes reach the ledger."""
 
 
 class Flags(Protocol):
@@ -75,29 +70,6 @@ class Adaptive:
             found = self.method.search(task, min(options.depth, len(ids)), np.random.default_rng(options.seed))
         discard_ledger(options)
         return found
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """A pointwise scorer as the `sparring.rerank.search.adaptive.Relevance` of documents by position."""
-
-    scorer: Scorer
-    dataset: Dataset
-    ids: Sequence[str]
-
-    def __call__(self, queries: Sequence[str], items: Positions) -> Scores:
-        scores = np.empty(items.shape)
-        together = max(1, TOGETHER // max(1, items.shape[1]))
-        for start in range(0, len(queries), together):
-            topics = []
-            for query, row in zip(queries[start : start + together], items[start : start + together], strict=True):
-                docids = tuple(self.ids[place] for place in row.tolist())
-                texts = Texts(self.dataset.documents, docids)
-                topics.append(Candidates(query, query, docids, texts, np.zeros(len(docids))))
-            groups = [np.arange(items.shape[1], dtype=np.int32)[:, None]] * len(topics)
-            for place, said in enumerate(self.scorer(topics, groups), start=start):
-                scores[place] = said[:, 0]
-        return scores
 
 
 def prepare(options: Flags) -> Adaptive | None:

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from ..data.locks import Lock
 from ..errors import InputError, SparringError
 from ..vocabulary import Candidates, Groups, Outcomes, Scorer, Sink
-from .keys import Call, HashedTopic, Table
+from .call import Call
+from .keys import HashedTopic, Table
 from .store import Configuration, Keys, Pages, Part
 
 

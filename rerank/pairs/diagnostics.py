@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..aggregators.least_squares import edge_flow, gradient
 from ..vocabulary import Preferences
+from .flow import edge_flow, gradient
 from .table import Table, components, select, tally
 
 Array = NDArray[np.float64]

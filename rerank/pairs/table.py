@@ -271,3 +271,27 @@ def _settle(scores: Array, mask: NDArray[np.bool_], noise: float, spell_out: boo
     settled = np.zeros_like(scores)
     np.put_along_axis(settled, order, level, axis=1)
     return settled
+
+
+def check_prior(weight: float) -> None:
+    """Raises ValueError for a negative weight of the prior."""
+    if not weight >= 0:
+        raise ValueError(f"prior must be 0 or more, found {weight}")
+
+
+def ratio(won: Array, played: Array) -> Array:
+    """Share of games won, 0.5 where none was played."""
+    return np.divide(won, played, out=np.full_like(won, 0.5), where=played > 0)
+
+
+def verdicts(wins: Array, games: Array) -> Array:
+    """Who won each pair: 1, -1, or 0 for a tie (up to rounding) or no game, (q, n, n)."""
+    lead = 2 * wins - games
+    return np.sign(np.where(np.abs(lead) > 1e-9 * games, lead, 0.0))
+
+
+def hardened(preferences: Preferences) -> Preferences:
+    """The same comparisons with probabilities rounded to won, lost and exactly tied."""
+    from dataclasses import replace
+
+    return replace(preferences, probability=(np.sign(preferences.probability - 0.5) + 1) / 2)

@@ -11,14 +11,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.datasets import Dataset
+from ..data.documents import Texts
 from ..data.records import read_queries
 from ..errors import InputError
 from ..registry import Registry
+from ..vocabulary import Candidates, Scorer
+
+if TYPE_CHECKING:
+    pass
 
 adaptive = Registry("adaptive search", "sparring.rerank.search.adaptive")
 
@@ -193,3 +199,30 @@ def _ranked(seen: Found, rest: Found, depth: int) -> Found:
         below = rest[1] - rest[1][:, :1] + scores[:, -1:] - 1.0
         positions, scores = np.concatenate([positions, rest[0]], 1), np.concatenate([scores, below], 1)
     return positions[:, :depth], scores[:, :depth]
+
+
+TOGETHER = 1 << 16
+"""So many pairs are put to the cross-encoder in one call, so that its outcomes reach the ledger."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A pointwise scorer as the `sparring.rerank.search.adaptive.Relevance` of documents by position."""
+
+    scorer: Scorer
+    dataset: Dataset
+    ids: Sequence[str]
+
+    def __call__(self, queries: Sequence[str], items: Positions) -> Scores:
+        scores = np.empty(items.shape)
+        together = max(1, TOGETHER // max(1, items.shape[1]))
+        for start in range(0, len(queries), together):
+            topics = []
+            for query, row in zip(queries[start : start + together], items[start : start + together], strict=True):
+                docids = tuple(self.ids[place] for place in row.tolist())
+                texts = Texts(self.dataset.documents, docids)
+                topics.append(Candidates(query, query, docids, texts, np.zeros(len(docids))))
+            groups = [np.arange(items.shape[1], dtype=np.int32)[:, None]] * len(topics)
+            for place, said in enumerate(self.scorer(topics, groups), start=start):
+                scores[place] = said[:, 0]
+        return scores

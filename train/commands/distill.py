@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from ...rerank import console, registry
 from ...rerank.commands.job import DEFAULT_SCHEDULES, Job, discard_ledger, prepare, ranked_topics
 from ...rerank.commands.options import ScoringOptions
-from ...rerank.data.atomic import atomic_write, check_output, write_meta
-from ...rerank.data.datasets import CandidateSet
+from ...rerank.data.atomic import atomic_write, check_output
+from ...rerank.data.candidates import CandidateSet
+from ...rerank.data.meta import write_meta
 from ...rerank.data.preferences import write_preferences
 from ...rerank.errors import PartialSuccessError, UsageError
 from ...rerank.pipeline import Ranked, rerank

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from ...rerank import console
 from ...rerank.commands.job import behind_ledger, discard_ledger
 from ...rerank.commands.options import CommonOptions, DatasetOptions
-from ...rerank.data.atomic import atomic_write, check_output, write_meta
+from ...rerank.data.atomic import atomic_write, check_output
 from ...rerank.data.datasets import Dataset
+from ...rerank.data.meta import write_meta
 from ...rerank.data.runs import read_run
 from ...rerank.errors import InputError, MissingResourceError, UsageError
 from ...rerank.rounds import topic_rng

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from ...rerank import console, registry
 from ...rerank.commands.options import CommonOptions, DatasetOptions, RunOptions
-from ...rerank.data.atomic import check_output, write_meta
-from ...rerank.data.datasets import CandidateSet, candidates
+from ...rerank.data.atomic import check_output
+from ...rerank.data.candidates import CandidateSet, candidates
+from ...rerank.data.meta import write_meta
 from ...rerank.data.runs import Topic, read_run, write_run
 from ...rerank.errors import InputError, UsageError
 from ...rerank.rounds import sigmoid

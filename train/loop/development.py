@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from ...eval.measures.catalogue import measure_run, parse_measures
 from ...eval.measures.qrels import Qrels, read_qrels
-from ...rerank.data.datasets import candidates, open_dataset
+from ...rerank.data.candidates import candidates
+from ...rerank.data.datasets import open_dataset
 from ...rerank.data.runs import Run, read_run
 from ...rerank.errors import InputError, MissingResourceError
 from ...rerank.pipeline import rerank
