@@ -24,8 +24,8 @@ from sparring.rerank.errors import InputError, UsageError
 from sparring.rerank.search.bm25 import BM25
 from sparring.rerank.vocabulary import Candidates
 from sparring.train import sources as registered
-from sparring.train.commands.train import Options
 from sparring.train.data.mixture import Mixture, draw, sources
+from sparring.train.loop.options import Options
 from tiny_models import save_classifier, sentence
 from tiny_training import arguments, log_of, write_collection
 

@@ -11,7 +11,7 @@ from ...rerank.engine.devices import choose_dtype
 from .trainer import CHECKPOINTS
 
 if TYPE_CHECKING:
-    from ..commands.train import Options
+    from .options import Options
 
 
 def steps(options: Options, lists: int) -> int:

@@ -11,7 +11,7 @@ from ...rerank import console
 from ...rerank.data.atomic import atomic_write
 
 if TYPE_CHECKING:
-    from ..commands.train import Options
+    from .options import Options
 
 
 _POINTWISE = """```python

@@ -11,7 +11,7 @@ from ...rerank.data.atomic import atomic_write
 from ...rerank.errors import UsageError
 
 if TYPE_CHECKING:
-    from ..commands.train import Options
+    from .options import Options
 
 
 def prepare(options: Options) -> None:

@@ -17,8 +17,8 @@ from ..data.collator import Collator
 from ..data.mixture import Mixture
 from ..losses import Loss
 from ..losses.pairwise import DuplicateAwareRankNet
-from ..rankers.kinds import Kind, Start
-from ..rankers.ranker import Ranker
+from ..rankers.kinds import Start
+from ..rankers.ranker import Kind, Ranker
 from .arguments import arguments
 from .card import write_card
 from .development import Development, Judge
@@ -26,7 +26,7 @@ from .folder import push, tensorboard_writer
 from .trainer import RankingTrainer, last_checkpoint, read_best
 
 if TYPE_CHECKING:
-    from ..commands.train import Options
+    from .options import Options
 
 
 def train(options: Options, kind: Kind, loss: Loss, mixture: Mixture, development: Development | None) -> None:

@@ -7,12 +7,12 @@ that `sparring.rerank.models.loading.load` reads.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING
 
 from ...rerank.registry import Registry
 
 if TYPE_CHECKING:
-    from .ranker import Ranker
+    pass
 
 kinds = Registry("kind of ranker", "sparring.train.rankers")
 
@@ -36,16 +36,3 @@ class Start:
     dropout: float | None = None
     caching: bool = False
     checkpointing: bool = False
-
-
-class Kind(Protocol):
-    """A frozen dataclass registered in `kinds`; its fields are what can be chosen about the kind."""
-
-    spec_name: ClassVar[str]
-
-    def start(self, start: Start) -> Ranker:
-        """A ranker that stands where ``start`` says, ready to be trained.
-
-        Raises InputError where the checkpoint cannot become one of this kind.
-        """
-        ...

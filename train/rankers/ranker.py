@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -92,3 +92,16 @@ def pair_scores(logits: Tensor) -> Tensor:
     """Logits of "first is better", (P,), as scores whose differences they are, (P, 2): what losses take."""
     half = logits / 2
     return torch.stack([half, -half], dim=1)
+
+
+class Kind(Protocol):
+    """A frozen dataclass registered in `kinds`; its fields are what can be chosen about the kind."""
+
+    spec_name: ClassVar[str]
+
+    def start(self, start: Start) -> Ranker:
+        """A ranker that stands where ``start`` says, ready to be trained.
+
+        Raises InputError where the checkpoint cannot become one of this kind.
+        """
+        ...

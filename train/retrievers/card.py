@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..loop.card import finish
 
 if TYPE_CHECKING:
-    from ..commands.train import Options
+    from ..loop.options import Options
 
 _VECTORS = """```python
 from sentence_transformers import SentenceTransformer

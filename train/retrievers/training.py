@@ -30,7 +30,7 @@ from .losses import Encoded, LibraryLoss, RetrieverLoss
 from .model import VECTOR, Retriever, RetrieverJudge, embed
 
 if TYPE_CHECKING:
-    from ..commands.train import Options
+    from ..loop.options import Options
     from .model import BiEncoderKind, PolyEncoderKind
 
 
