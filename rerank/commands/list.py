@@ -19,7 +19,7 @@ KINDS = {
     "models": ("sparring.rerank.registry", "families"),
     "schedules": ("sparring.rerank.registry", "schedules"),
     "aggregators": ("sparring.rerank.registry", "aggregators"),
-    "kinds": ("sparring.train.rankers", "kinds"),
+    "kinds": ("sparring.train.rankers.kinds", "kinds"),
     "retrievers": ("sparring.train.retrievers.model", "retrievers"),
     "losses": ("sparring.train.losses", "losses"),
     "retriever-losses": ("sparring.train.retrievers.losses", "retriever_losses"),

@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from ..data.datasets import Dataset
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 from ..data.candidates import CandidateSet, candidates
 from ..data.runs import Run, read_run

@@ -119,7 +119,7 @@ def open_dataset(
         raise MissingResourceError("no such file: " + ", ".join(absent))
     folder: Path | None = None
     if spec == "pydocs":
-        folder = importlib.import_module(".pydocs", __package__).build()
+        folder = importlib.import_module(".pydocs.collection", __package__).build()
     elif spec is not None and spec.startswith("irds:"):
         _irds(spec.removeprefix("irds:"))
     elif spec is not None:

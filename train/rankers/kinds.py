@@ -7,12 +7,8 @@ that `sparring.rerank.models.loading.load` reads.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ...rerank.registry import Registry
-
-if TYPE_CHECKING:
-    pass
 
 kinds = Registry("kind of ranker", "sparring.train.rankers")
 

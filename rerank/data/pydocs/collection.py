@@ -1,7 +1,7 @@
 """The embedded collection ``pydocs``: docstrings of installed packages, with questions and grades of our own.
 
 The texts come from the sources on the user's machine, parsed and never imported; the project carries the
-document ids, the questions (``pydocs_topics.tsv``: half, qid, question) and the grades (``pydocs_qrels.txt``:
+document ids, the questions (``topics.tsv``: half, qid, question) and the grades (``qrels.txt``:
 3 answers it exactly, 2 does the job, 1 is related, 0 is not). The grades name the texts they were given for.
 """
 
@@ -160,19 +160,19 @@ def content_hashes(collection: Iterable[Document]) -> dict[str, str]:
 @cache
 def judged_hashes() -> dict[str, str]:
     """The content hashes of the texts that were judged, from the head of the grades: ``# <package> <hash>``."""
-    lines = (line.split() for line in _resource("pydocs_qrels.txt") if line.startswith("#"))
+    lines = (line.split() for line in _resource("qrels.txt") if line.startswith("#"))
     return {name: digest for _, name, digest in lines}
 
 
 def topics() -> list[tuple[str, str, str]]:
     """(half, qid, question) of every question; half is "train" or "test"."""
-    rows = (line.split("\t") for line in _resource("pydocs_topics.tsv"))
+    rows = (line.split("\t") for line in _resource("topics.tsv"))
     return [(half, qid, question) for half, qid, question in rows]
 
 
 def qrels() -> list[tuple[str, str, int]]:
     """(qid, docid, grade) of every judgment."""
-    rows = (line.split() for line in _resource("pydocs_qrels.txt") if not line.startswith("#"))
+    rows = (line.split() for line in _resource("qrels.txt") if not line.startswith("#"))
     return [(qid, docid, int(grade)) for qid, _, docid, grade in rows]
 
 
@@ -220,7 +220,7 @@ def _differences(hashes: dict[str, str], versions: dict[str, str], collection: l
 
 def _cache_folder(content: str) -> Path:
     """Named by texts, questions and grades, so that a new release never meets an old folder."""
-    questions = "\n".join((*_resource("pydocs_topics.tsv"), *_resource("pydocs_qrels.txt")))
+    questions = "\n".join((*_resource("topics.tsv"), *_resource("qrels.txt")))
     key = hashlib.sha256(f"{content}\n{questions}".encode()).hexdigest()[:16]
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "sparring" / f"pydocs-{key}"
