@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from places import SHARED
 
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false", NO_PROGRESS="1")
 
 settings.register_profile("suite", max_examples=40, deadline=None)  # the whole suite takes less than three minutes
 settings.load_profile("suite")
 
-SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 LOCAL = ("127.0.0.1", "::1", "localhost")
 
 

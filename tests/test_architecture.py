@@ -9,8 +9,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 MAY_IMPORT = {"rerank": {"rerank"}, "eval": {"rerank", "eval"}, "train": {"rerank", "eval", "train"}}
 HEAVY = {"torch", "transformers", "faiss", "sentence_transformers", "pandas", "matplotlib", "tyro", "scipy"}
 SOURCES = sorted(p for top in MAY_IMPORT for p in (ROOT / top).rglob("*.py"))

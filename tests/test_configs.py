@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from places import ROOT
 from sparring.rerank.cli import COMMANDS, main
 from sparring.rerank.commands.config import parse
 from sparring.train import sources
 from tiny_training import arguments, log_of, save_start, write_collection
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+CONFIGS = ROOT / "configs"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
 RECIPES = [path for path in FILES if path.parent.name == "train"]
 ARCHITECTURES = {"t5": "t5", "pair_rm": "deberta-v2"}

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from places import ROOT
 from sparring.rerank import registry
 from sparring.rerank.cli import COMMANDS
 from sparring.rerank.commands.config import parse
 
-ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
