@@ -142,8 +142,8 @@ class Registry:
         if self.also is not None:
             self.also._load()
         module = importlib.import_module(self.package)
-        for info in pkgutil.iter_modules(getattr(module, "__path__", [])):
-            importlib.import_module(f"{self.package}.{info.name}")
+        for info in pkgutil.walk_packages(getattr(module, "__path__", []), f"{self.package}."):
+            importlib.import_module(info.name)
         self._loaded = True
 
 

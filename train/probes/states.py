@@ -12,7 +12,7 @@ from ...rerank.console import progress
 from ...rerank.engine.devices import choose_device, choose_dtype, default_budget, dtype_name
 from ...rerank.errors import InputError, UsageError
 from ...rerank.models.checkpoints import find
-from ...rerank.models.families.sequence_classification import ROBERTA
+from ...rerank.models.families.encoders.sequence_classification import ROBERTA
 from ...rerank.models.loading import load_tokenizer
 from ...rerank.search.bi_encoder import batches
 from ..rankers.bodies import load_quietly

@@ -15,7 +15,7 @@ from ...rerank.data.atomic import atomic_write
 from ...rerank.engine.templates import Truncation
 from ...rerank.errors import InputError
 from ...rerank.models.checkpoints import Checkpoint, find
-from ...rerank.models.families.sequence_classification import ROBERTA
+from ...rerank.models.families.encoders.sequence_classification import ROBERTA
 from ...rerank.models.loading import FAMILY_KEY, clamp_length, load_tokenizer
 from .kinds import Start
 

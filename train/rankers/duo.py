@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ...rerank.engine.batches import Batch
-from ...rerank.models.families.duo import Duo as DuoFamily
-from ...rerank.models.families.duo import duo_template
+from ...rerank.models.families.encoders.duo import Duo as DuoFamily
+from ...rerank.models.families.encoders.duo import duo_template
 from ...rerank.models.loading import FAMILY_KEY
 from ..data.collator import Layout
 from .bodies import Body, load_weights, write_model

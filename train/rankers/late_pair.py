@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from ...rerank.console import log
 from ...rerank.engine.batches import Batch
 from ...rerank.models.checkpoints import Checkpoint
-from ...rerank.models.families.late_pair import LatePairEncoder
-from ...rerank.models.families.sequence_classification import PACKABLE, ROBERTA, is_classifier
+from ...rerank.models.families.encoders.late_pair import LatePairEncoder
+from ...rerank.models.families.encoders.sequence_classification import PACKABLE, ROBERTA, is_classifier
 from ...rerank.models.pair_head import HEAD_FILE, Activation, PairHead, pair_logits
 from ..data.collator import Layout
 from .bodies import Body, find_start, lean, load_body, load_weights, write_model

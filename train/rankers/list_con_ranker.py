@@ -12,14 +12,14 @@ from torch import Tensor
 
 from ...rerank.engine.batches import Batch
 from ...rerank.models.attention.packed import PACKED, register
-from ...rerank.models.families.list_con_ranker import ListConRankers as ListConFamily
-from ...rerank.models.families.list_con_ranker import (
+from ...rerank.models.families.encoders.list_con_ranker import ListConRankers as ListConFamily
+from ...rerank.models.families.encoders.list_con_ranker import (
     ListTransformer,
     MeanEncoder,
     load_encoder_and_head,
     name_in_checkpoint,
 )
-from ...rerank.models.families.sequence_classification import PACKABLE
+from ...rerank.models.families.encoders.sequence_classification import PACKABLE
 from ..data.collator import Layout
 from .bodies import Body, find_start, load_body, load_weights, write_config
 from .kinds import Start, kinds

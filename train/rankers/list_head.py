@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ...rerank.data.atomic import atomic_write
 from ...rerank.engine.batches import Batch
-from ...rerank.models.families.list_head import FILE, ContextHead, load_head
-from ...rerank.models.families.sequence_classification import PACKABLE, SequenceClassifier
+from ...rerank.models.families.encoders.list_head import FILE, ContextHead, load_head
+from ...rerank.models.families.encoders.sequence_classification import PACKABLE, SequenceClassifier
 from ..data.collator import Layout
 from .bodies import Body, find_start, load_body, load_weights, write_model
 from .kinds import Start, kinds

@@ -13,8 +13,14 @@ from ...rerank.engine.batches import Batch
 from ...rerank.engine.templates import Truncation
 from ...rerank.errors import UsageError
 from ...rerank.models.checkpoints import Checkpoint, find
-from ...rerank.models.families.pair_rm import MARKERS, PASSAGE_SHARE, PairRMModel, load_pair_rm, pair_rm_template
-from ...rerank.models.families.pair_rm import PairRM as PairRMFamily
+from ...rerank.models.families.encoders.pair_rm import (
+    MARKERS,
+    PASSAGE_SHARE,
+    PairRMModel,
+    load_pair_rm,
+    pair_rm_template,
+)
+from ...rerank.models.families.encoders.pair_rm import PairRM as PairRMFamily
 from ...rerank.models.loading import load_tokenizer
 from ..data.collator import Layout
 from .bodies import DROPOUTS, find_start, load_quietly, load_weights, write_config

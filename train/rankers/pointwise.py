@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...rerank.engine.batches import Batch
 from ...rerank.engine.templates import Template
-from ...rerank.models.families.sequence_classification import SUPPORTED, SequenceClassifier
+from ...rerank.models.families.encoders.sequence_classification import SUPPORTED, SequenceClassifier
 from ..data.collator import Layout
 from .bodies import IDENTITY, Body, find_start, lean, load_body, load_weights, write_model
 from .kinds import Start, kinds
@@ -33,7 +33,7 @@ def open_classifier(start: Start, what: str) -> Body:
 
 
 def trainable(body: Body, template: Template | None = None) -> SequenceClassifier:
-    """The forward pass of `sparring.rerank.models.families.sequence_classification` over weights that stay trainable."""
+    """The forward pass of `sparring.rerank.models.families.encoders.sequence_classification` over weights that stay trainable."""
     module = body.module
     owner = module if module.config.model_type == "deberta-v2" else module.base_model
     pooler = getattr(owner, "pooler", None)

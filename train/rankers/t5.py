@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ...rerank.engine.batches import Batch
 from ...rerank.models.checkpoints import Checkpoint
-from ...rerank.models.families.t5 import EXTRA_10, FALSE, PROMPTS, TRUE, T5Reranker, entry, sliced
-from ...rerank.models.families.t5 import T5 as T5Family
+from ...rerank.models.families.language_models.t5 import EXTRA_10, FALSE, PROMPTS, TRUE, T5Reranker, entry, sliced
+from ...rerank.models.families.language_models.t5 import T5 as T5Family
 from ...rerank.models.loading import load_tokenizer
 from ..data.collator import Layout
 from .bodies import find_start, load_quietly, load_weights, write_model

@@ -18,8 +18,14 @@ from ...rerank.console import log
 from ...rerank.data.atomic import atomic_write
 from ...rerank.errors import UsageError
 from ...rerank.models.checkpoints import find
-from ...rerank.models.families.bi_encoder import load_encoder
-from ...rerank.models.families.poly_encoder import CODES_FILE, CONTEXTS, PolyCodes, poly_scores, token_width
+from ...rerank.models.families.encoders.bi_encoder import load_encoder
+from ...rerank.models.families.encoders.poly_encoder import (
+    CODES_FILE,
+    CONTEXTS,
+    PolyCodes,
+    poly_scores,
+    token_width,
+)
 from ...rerank.models.loading import FAMILY_KEY
 from ...rerank.registry import Registry
 from ...rerank.search.bi_encoder import batches

@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from ...rerank import console
 from ...rerank.engine.devices import choose_device, default_budget
-from ...rerank.models.families.poly_encoder import CONTEXTS
+from ...rerank.models.families.encoders.poly_encoder import CONTEXTS
 from ..data.mixture import Mixture
 from ..loop.arguments import arguments
 from ..loop.development import Development

@@ -20,7 +20,7 @@ from sparring.rerank.ledger.ledger import Ledger
 # Imports once and forks a process per command: the commands are real processes, without seconds of start-up each.
 SPAWNER = """
 import json, os, sys
-import sparring.rerank.commands.rerank, sparring.rerank.engine.engine, sparring.rerank.models.families.sequence_classification
+import sparring.rerank.commands.rerank, sparring.rerank.engine.engine, sparring.rerank.models.families.encoders.sequence_classification
 import transformers.models.bert.modeling_bert, transformers.models.auto.modeling_auto
 from sparring.rerank import cli
 print("ready", flush=True)

@@ -14,7 +14,7 @@ from sparring.rerank.engine.templates import Template, Truncation
 from sparring.rerank.engine.token_store import TokenStore
 from sparring.rerank.errors import InputError, UsageError
 from sparring.rerank.models.attention.prefix_tree import Tree
-from sparring.rerank.models.families.causal import FORMATS
+from sparring.rerank.models.families.language_models.causal import FORMATS
 from sparring.rerank.models.loading import load
 from sparring.rerank.models.prompts import prompt_template
 from sparring.rerank.vocabulary import Candidates

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from sparring.rerank.errors import InputError, UsageError
 from sparring.rerank.executors.open import open_scorer
-from sparring.rerank.models.families.list_con_ranker import in_rounds
-from sparring.rerank.models.families.listt5 import complete
+from sparring.rerank.models.families.encoders.list_con_ranker import in_rounds
+from sparring.rerank.models.families.language_models.listt5 import complete
 from sparring.rerank.models.loading import load
 from sparring.rerank.vocabulary import Candidates
 
@@ -241,7 +241,7 @@ def allrank_by_hand(state: dict[str, torch.Tensor], vectors: np.ndarray, heads: 
 
 
 def test_list_head_equals_allranks_formulas() -> None:
-    from sparring.rerank.models.families.list_head import ContextHead
+    from sparring.rerank.models.families.encoders.list_head import ContextHead
 
     state = allrank_state(16)
     head = ContextHead(16, 12, 20, 2, 3, 1)

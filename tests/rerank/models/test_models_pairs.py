@@ -21,8 +21,8 @@ from sparring.rerank.engine.token_store import TokenStore
 from sparring.rerank.errors import InputError, MissingResourceError, SparringError, UsageError
 from sparring.rerank.executors.open import open_scorer
 from sparring.rerank.models.checkpoints import Checkpoint
-from sparring.rerank.models.families import pair_rm
-from sparring.rerank.models.families.causal_pair import PROMPT
+from sparring.rerank.models.families.encoders import pair_rm
+from sparring.rerank.models.families.language_models.causal_pair import PROMPT
 from sparring.rerank.models.loading import load
 from sparring.rerank.models.pair_head import PairHead
 from sparring.rerank.vocabulary import Scorer

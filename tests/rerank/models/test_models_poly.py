@@ -12,7 +12,7 @@ import torch
 from sparring.rerank.cli import main
 from sparring.rerank.data.runs import read_run
 from sparring.rerank.errors import InputError, MissingResourceError
-from sparring.rerank.models.families.poly_encoder import CODES_FILE, PolyCodes, poly_scores
+from sparring.rerank.models.families.encoders.poly_encoder import CODES_FILE, PolyCodes, poly_scores
 from sparring.rerank.models.loading import FAMILY_KEY, load
 from sparring.rerank.vocabulary import Candidates
 from tiny_models import save_bi_encoder

@@ -14,14 +14,14 @@ from typing import Any, Literal
 
 import torch
 
-from ...engine.batches import Batch
-from ...engine.templates import Template, Truncation
-from ...errors import InputError, UsageError
-from ...registry import families
-from ..attention.post_norm import POST_NORM, PostNormEncoder, token_states
-from ..attention.set_packed import SET, SetLayout, register
-from ..checkpoints import Checkpoint
-from ..loading import fingerprint, load_tokenizer
+from ....engine.batches import Batch
+from ....engine.templates import Template, Truncation
+from ....errors import InputError, UsageError
+from ....registry import families
+from ...attention.post_norm import POST_NORM, PostNormEncoder, token_states
+from ...attention.set_packed import SET, SetLayout, register
+from ...checkpoints import Checkpoint
+from ...loading import fingerprint, load_tokenizer
 from .sequence_classification import PACKABLE, detach_head, load_classifier
 from .webis import first_position, load_webis, webis_template, webis_truncation
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from ...engine.templates import Truncation
-from ...errors import InputError
-from ...registry import families
-from ..checkpoints import Checkpoint
-from ..loading import clamp_length, load_tokenizer
+from ....engine.templates import Truncation
+from ....errors import InputError
+from ....registry import families
+from ...checkpoints import Checkpoint
+from ...loading import clamp_length, load_tokenizer
 from .sequence_classification import SequenceClassifier
 
 CONFIG_CLASS = "XLMRobertaFlashConfig"

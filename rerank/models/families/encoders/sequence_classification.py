@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 
-from ...engine.batches import Batch
-from ...engine.templates import Template, Truncation, pair_template
-from ...errors import InputError
-from ...registry import families
-from ..attention.packed import PACKED, packed_kwargs, register
-from ..attention.post_norm import POST_NORM, PostNormEncoder, token_states
-from ..checkpoints import Checkpoint
-from ..loading import clamp_length, fingerprint, load_pretrained, load_tokenizer
+from ....engine.batches import Batch
+from ....engine.templates import Template, Truncation, pair_template
+from ....errors import InputError
+from ....registry import families
+from ...attention.packed import PACKED, packed_kwargs, register
+from ...attention.post_norm import POST_NORM, PostNormEncoder, token_states
+from ...checkpoints import Checkpoint
+from ...loading import clamp_length, fingerprint, load_pretrained, load_tokenizer
 
 ROBERTA = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert"})
 PACKABLE = ROBERTA | {"bert", "electra", "modernbert"}

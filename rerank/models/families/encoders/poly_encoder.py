@@ -21,10 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...data.atomic import atomic_write
-from ...errors import InputError, MissingResourceError
-from ...registry import families
-from ..checkpoints import Checkpoint
+from ....data.atomic import atomic_write
+from ....errors import InputError, MissingResourceError
+from ....registry import families
+from ...checkpoints import Checkpoint
 from .bi_encoder import BiEncoder, encoder_fingerprint, load_encoder
 
 CODES_FILE = "poly_codes.safetensors"

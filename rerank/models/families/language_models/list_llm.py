@@ -16,16 +16,16 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from ... import console
-from ...engine.devices import choose_device
-from ...errors import UsageError
-from ...registry import families
-from ...vocabulary import Candidates, Groups, Outcomes, Sink
-from ..checkpoints import SERVED, Checkpoint
-from ..endpoint import Endpoint, Messages
-from ..list_prompts import LETTERS, SYSTEM, TASKS, Reading, messages, read
-from ..loading import load_pretrained, load_tokenizer
-from ..local_chat import LocalChat
+from .... import console
+from ....engine.devices import choose_device
+from ....errors import UsageError
+from ....registry import families
+from ....vocabulary import Candidates, Groups, Outcomes, Sink
+from ...checkpoints import SERVED, Checkpoint
+from ...endpoint import Endpoint, Messages
+from ...list_prompts import LETTERS, SYSTEM, TASKS, Reading, messages, read
+from ...loading import load_pretrained, load_tokenizer
+from ...local_chat import LocalChat
 
 Kind = Literal["permutation", "setwise", "grades"]
 SCHEDULES: dict[str, str] = {

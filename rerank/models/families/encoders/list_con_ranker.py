@@ -21,18 +21,18 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ...engine.batches import Batch
-from ...engine.devices import choose_device, choose_dtype, default_budget, dtype_name
-from ...engine.stats import EngineStats
-from ...engine.templates import Constant, Template, Text, Truncation
-from ...errors import InputError
-from ...registry import families
-from ...rounds import sigmoid
-from ...vocabulary import Candidates, Groups, Outcomes, Sink
-from ..attention.packed import PACKED, packed_kwargs, register
-from ..checkpoints import Checkpoint
-from ..loading import clamp_length, fingerprint, load_tokenizer
-from ..vectors import VectorStore, score_lists
+from ....engine.batches import Batch
+from ....engine.devices import choose_device, choose_dtype, default_budget, dtype_name
+from ....engine.stats import EngineStats
+from ....engine.templates import Constant, Template, Text, Truncation
+from ....errors import InputError
+from ....registry import families
+from ....rounds import sigmoid
+from ....vocabulary import Candidates, Groups, Outcomes, Sink
+from ...attention.packed import PACKED, packed_kwargs, register
+from ...checkpoints import Checkpoint
+from ...loading import clamp_length, fingerprint, load_tokenizer
+from ...vectors import VectorStore, score_lists
 from .sequence_classification import PACKABLE
 from .webis import first_position
 

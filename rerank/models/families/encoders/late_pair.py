@@ -18,21 +18,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...engine.batches import Batch
-from ...engine.devices import choose_device, choose_dtype, default_budget, dtype_name
-from ...engine.self_check import SelfCheck
-from ...engine.shards import Shard, build_shard, prefetch, split_topics
-from ...engine.stats import EngineStats
-from ...engine.templates import Truncation, pair_template
-from ...engine.token_store import TokenStore
-from ...errors import InputError, SparringError, UsageError
-from ...registry import families
-from ...vocabulary import Candidates, Groups, Outcomes, Sink
-from ..attention.packed import PACKED, packed_kwargs, register
-from ..attention.post_norm import POST_NORM, PostNormEncoder, token_states
-from ..checkpoints import Checkpoint
-from ..loading import clamp_length, fingerprint, load_pretrained, load_tokenizer
-from ..pair_head import HEAD_FILE, PairHead, pair_logits
+from ....engine.batches import Batch
+from ....engine.devices import choose_device, choose_dtype, default_budget, dtype_name
+from ....engine.self_check import SelfCheck
+from ....engine.shards import Shard, build_shard, prefetch, split_topics
+from ....engine.stats import EngineStats
+from ....engine.templates import Truncation, pair_template
+from ....engine.token_store import TokenStore
+from ....errors import InputError, SparringError, UsageError
+from ....registry import families
+from ....vocabulary import Candidates, Groups, Outcomes, Sink
+from ...attention.packed import PACKED, packed_kwargs, register
+from ...attention.post_norm import POST_NORM, PostNormEncoder, token_states
+from ...checkpoints import Checkpoint
+from ...loading import clamp_length, fingerprint, load_pretrained, load_tokenizer
+from ...pair_head import HEAD_FILE, PairHead, pair_logits
 from .sequence_classification import PACKABLE, ROBERTA
 
 CACHED_PASSAGES = 1 << 18

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...engine.batches import Batch
-from ...engine.templates import Constant, Template, Text, Truncation
-from ...errors import InputError
-from ...registry import families
-from ..checkpoints import Checkpoint
-from ..loading import fingerprint, load_tokenizer
+from ....engine.batches import Batch
+from ....engine.templates import Constant, Template, Text, Truncation
+from ....errors import InputError
+from ....registry import families
+from ...checkpoints import Checkpoint
+from ...loading import fingerprint, load_tokenizer
 
 MARKERS = {
     "source_prefix_id": "<|source|>",

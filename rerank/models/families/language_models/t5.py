@@ -19,12 +19,12 @@ from typing import Any, Literal
 
 import torch
 
-from ...engine.batches import Batch
-from ...engine.templates import Constant, Slot, Template, Text, Truncation
-from ...errors import InputError
-from ...registry import families
-from ..checkpoints import Checkpoint
-from ..loading import fingerprint, load_pretrained, load_tokenizer
+from ....engine.batches import Batch
+from ....engine.templates import Constant, Slot, Template, Text, Truncation
+from ....errors import InputError
+from ....registry import families
+from ...checkpoints import Checkpoint
+from ...loading import fingerprint, load_pretrained, load_tokenizer
 
 Kind = Literal["mono", "duo", "rank"]
 TRUE, FALSE, EXTRA_10 = "\u2581true", "\u2581false", "<extra_id_10>"

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...errors import InputError
-from ...registry import families
-from ..checkpoints import Checkpoint
-from ..loading import load_tokenizer
-from ..prompts import answer_ids, chat_prompt, check_placeholders, prompt_template
+from ....errors import InputError
+from ....registry import families
+from ...checkpoints import Checkpoint
+from ...loading import load_tokenizer
+from ...prompts import answer_ids, chat_prompt, check_placeholders, prompt_template
 from .causal import CausalReranker, load_decoder, sequence_length
 
 PROMPT = (

@@ -13,14 +13,14 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from ...engine.batches import Batch
-from ...engine.templates import Template, Truncation
-from ...errors import InputError, UsageError
-from ...registry import families, unknown
-from ..attention.prefix_tree import SHARED, Tree, register
-from ..checkpoints import Checkpoint
-from ..loading import clamp_length, fingerprint, load_pretrained, load_tokenizer
-from ..prompts import answer_ids, check_placeholders, prompt_template
+from ....engine.batches import Batch
+from ....engine.templates import Template, Truncation
+from ....errors import InputError, UsageError
+from ....registry import families, unknown
+from ...attention.prefix_tree import SHARED, Tree, register
+from ...checkpoints import Checkpoint
+from ...loading import clamp_length, fingerprint, load_pretrained, load_tokenizer
+from ...prompts import answer_ids, check_placeholders, prompt_template
 
 PACKABLE = frozenset({"qwen2", "qwen3", "llama", "mistral", "gemma"})
 """Architectures whose attention needs nothing but queries, keys, values and positions; others run padded."""

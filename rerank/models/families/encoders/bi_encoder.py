@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...engine.devices import choose_device, choose_dtype, dtype_name
-from ...engine.stats import EngineStats
-from ...errors import InputError, UsageError
-from ...registry import families
-from ...vocabulary import Candidates, Groups, Outcomes, Sink
-from ..checkpoints import Checkpoint
+from ....engine.devices import choose_device, choose_dtype, dtype_name
+from ....engine.stats import EngineStats
+from ....errors import InputError, UsageError
+from ....registry import families
+from ....vocabulary import Candidates, Groups, Outcomes, Sink
+from ...checkpoints import Checkpoint
 
 CACHED_TEXTS = 1 << 17
 Compare = Callable[[Any, str, torch.Tensor], torch.Tensor]
@@ -168,7 +168,7 @@ def _modules(checkpoint: Checkpoint) -> list[str]:
 
 def encoder_fingerprint(checkpoint: Checkpoint, max_length: int | None) -> str:
     """SHA-256 over weights, config and the settings of all modules, and the length to which texts are cut."""
-    from ...data.atomic import sha256
+    from ....data.atomic import sha256
 
     parts = [checkpoint.digest(), str(max_length)]
     for path in sorted(checkpoint.folder.rglob("*")):

@@ -16,16 +16,16 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
-from ...engine.batches import build_sequences, gather, plan
-from ...engine.devices import choose_device, choose_dtype, default_budget, dtype_name
-from ...engine.stats import EngineStats
-from ...engine.templates import Constant, Template, Text, Truncation
-from ...engine.token_store import TokenStore
-from ...errors import InputError, UsageError
-from ...registry import families
-from ...vocabulary import Candidates, Groups, Outcomes, Sink
-from ..checkpoints import Checkpoint
-from ..loading import fingerprint, load_tokenizer
+from ....engine.batches import build_sequences, gather, plan
+from ....engine.devices import choose_device, choose_dtype, default_budget, dtype_name
+from ....engine.stats import EngineStats
+from ....engine.templates import Constant, Template, Text, Truncation
+from ....engine.token_store import TokenStore
+from ....errors import InputError, UsageError
+from ....registry import families
+from ....vocabulary import Candidates, Groups, Outcomes, Sink
+from ...checkpoints import Checkpoint
+from ...loading import fingerprint, load_tokenizer
 from .t5 import scales_states, token_id
 
 Member = tuple[str, int, str]

@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from ...data.atomic import sha256
-from ...engine.devices import choose_device, choose_dtype, default_budget, dtype_name
-from ...engine.stats import EngineStats
-from ...errors import InputError
-from ...registry import families
-from ...vocabulary import Candidates, Groups, Outcomes, Sink
-from ..checkpoints import Checkpoint
-from ..vectors import VectorStore, score_lists
+from ....data.atomic import sha256
+from ....engine.devices import choose_device, choose_dtype, default_budget, dtype_name
+from ....engine.stats import EngineStats
+from ....errors import InputError
+from ....registry import families
+from ....vocabulary import Candidates, Groups, Outcomes, Sink
+from ...checkpoints import Checkpoint
+from ...vectors import VectorStore, score_lists
 from .set_encoder import SetEncoder, load_parts
 
 FILE = "list_head.safetensors"

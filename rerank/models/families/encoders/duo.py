@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ...engine.templates import Constant, Slot, Template, Text, Truncation, pair_template
-from ...errors import UsageError
-from ...registry import families
-from ..checkpoints import Checkpoint
+from ....engine.templates import Constant, Slot, Template, Text, Truncation, pair_template
+from ....errors import UsageError
+from ....registry import families
+from ...checkpoints import Checkpoint
 from .sequence_classification import SequenceClassifier, is_classifier, load_classifier
 
 

@@ -12,14 +12,14 @@ from typing import Any, ClassVar
 
 import torch
 
-from ...engine.batches import Batch
-from ...engine.templates import Constant, Template, Truncation, pair_template
-from ...errors import InputError
-from ...registry import families
-from ..attention.packed import PACKED, packed_kwargs, register
-from ..attention.post_norm import POST_NORM, PostNormEncoder
-from ..checkpoints import Checkpoint
-from ..loading import clamp_length, fingerprint, load_tokenizer
+from ....engine.batches import Batch
+from ....engine.templates import Constant, Template, Truncation, pair_template
+from ....errors import InputError
+from ....registry import families
+from ...attention.packed import PACKED, packed_kwargs, register
+from ...attention.post_norm import POST_NORM, PostNormEncoder
+from ...checkpoints import Checkpoint
+from ...loading import clamp_length, fingerprint, load_tokenizer
 from .sequence_classification import ROBERTA
 
 BACKBONES = ("electra", "bert", "roberta", "xlm-roberta", "camembert", "modernbert")

@@ -1,0 +1,1 @@
+"""Families whose scores a head reads off an encoder's states."""
