@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from sparring.rerank.engine.batches import Batch
+from sparring.rerank.engine.shards import build_shard
+from sparring.rerank.engine.token_store import TokenStore
 from sparring.rerank.vocabulary import Candidates
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -199,4 +202,16 @@ def tiny_topics(count: int = 3, size: int = 12, seed: int = 5, words: int = 25) 
 
 
 def everything(topics: list[Candidates]) -> list[np.ndarray]:
+    """Every candidate of each topic alone."""
     return [np.arange(len(topic), dtype=np.int32)[:, None] for topic in topics]
+
+
+def whole(topics: list[Candidates]) -> list[np.ndarray]:
+    """All candidates of each topic as one list."""
+    return [np.arange(len(topic), dtype=np.int32)[None] for topic in topics]
+
+
+def batch_of(model: Any, topics: list[Candidates], groups: list[np.ndarray]) -> Batch:
+    """One batch of all groups, as a model gets it."""
+    shard = build_shard(TokenStore(model.tokenizer, 512), model, topics, groups, range(len(topics)))
+    return shard.batch(np.arange(len(shard)))

@@ -23,11 +23,6 @@ from sparring.train.sources.lines import LineFile, Presence, together
 TEXTS = {f"d{i}": f"text of {i}" for i in range(8)}
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
-
-
 @pytest.fixture
 def collection(tmp_path: Path) -> Path:
     """Eight documents, three queries, qrels of two, and a run."""

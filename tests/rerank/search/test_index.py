@@ -1,200 +1,33 @@
-"""Search: exact results with ties in order, indexes that refuse what does not fit, and the two commands."""
+"""Indexes: they find what exact search finds, refuse what does not fit, and are whole or absent."""
 
 from __future__ import annotations
 
-import json
-import random
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from sparring.rerank.cli import main
 from sparring.rerank.commands.search_adaptive import check_vectors, item_vectors
 from sparring.rerank.data.datasets import Dataset, open_dataset
 from sparring.rerank.data.locks import LockedError, hold
-from sparring.rerank.data.runs import read_run
 from sparring.rerank.errors import InputError, MissingResourceError, SparringError, UsageError
-from sparring.rerank.search.bi_encoder import BiEncoder, batches
+from sparring.rerank.search.bi_encoder import BiEncoder
 from sparring.rerank.search.build_index import build_index, encode_collection
 from sparring.rerank.search.exact import exact_search
 from sparring.rerank.search.index import Ids, Index, as_topics, pack_ids
 from sparring.rerank.search.index_types import Layout
-from tiny_models import WORDS, save_bi_encoder, save_classifier, sentence
+from tiny_search import Built, write_collection
 
 TYPES = ("flat", "hnsw", "ivf", "ivfpq")
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_bi_encoder(tmp_path_factory.mktemp("bi"))
-
-
-@pytest.fixture(scope="module")
-def encoder(model: Path) -> BiEncoder:
-    return BiEncoder(str(model), device="cpu")
-
-
-def write_collection(path: Path, size: int) -> Path:
-    """A collection of ``size`` documents, and 5 topics."""
-    rng = random.Random(1)
-    with (path / "corpus.jsonl").open("w") as stream:
-        for number in range(size):
-            stream.write(json.dumps({"id": f"d{number}", "text": sentence(rng, rng.randint(1, 40))}) + "\n")
-    (path / "queries.tsv").write_text("".join(f"q{t}\t{' '.join(rng.sample(WORDS, 4))}\n" for t in range(5)))
-    return path
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_collection(tmp_path_factory.mktemp("collection"), 60)
-
-
-@pytest.fixture
-def dataset(folder: Path) -> Dataset:
-    return open_dataset(str(folder))
-
-
-@dataclass
-class Built:
-    """Indexes of a collection of 1,200 documents, each built when first asked for."""
-
-    root: Path
-    encoders: dict[str, BiEncoder]
-    made: dict[tuple[str, str], Index] = field(default_factory=dict)
-
-    def encoder(self, similarity: str) -> BiEncoder:
-        if similarity not in self.encoders:
-            path = save_bi_encoder(self.root / similarity, similarity=similarity)
-            self.encoders[similarity] = BiEncoder(str(path), device="cpu")
-        return self.encoders[similarity]
-
-    def dataset(self) -> Dataset:
-        return open_dataset(str(self.root))
-
-    def index(self, kind: str, similarity: str = "cosine") -> Index:
-        key = kind, similarity
-        if key not in self.made:
-            target, layout = self.root / f"{kind}-{similarity}", Layout(kind)  # type: ignore[arg-type]
-            self.made[key] = build_index(self.dataset(), self.encoder(similarity), target, layout)
-        return self.made[key]
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory, encoder: BiEncoder) -> Built:
     return Built(write_collection(tmp_path_factory.mktemp("large"), 1200), {"cosine": encoder})
-
-
-# --- exact search
-
-
-def brute_force(queries: np.ndarray, vectors: np.ndarray, depth: int, allowed: list[int]) -> list[list[int]]:
-    scores = queries.astype(np.float64) @ vectors.astype(np.float64).T
-    return [sorted(allowed, key=lambda i: (-row[i], i))[:depth] for row in scores]
-
-
-@settings(deadline=None, max_examples=60)
-@given(st.integers(1, 200), st.integers(1, 30), st.integers(1, 64), st.integers(0, 2**32 - 1), st.booleans())
-def test_exact_search_is_exact_also_in_ties(n: int, depth: int, cells: int, seed: int, filtered: bool) -> None:
-    rng = np.random.default_rng(seed)
-    vectors = rng.integers(-2, 3, (n, 3)).astype(np.float32)  # small integers: many ties, no rounding
-    queries = rng.integers(-2, 3, (4, 3)).astype(np.float32)
-    allowed = np.flatnonzero(rng.random(n) < 0.5) if filtered else np.arange(n)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sparring.rerank.search.exact.CPU_CELLS", cells)  # many small chunks
-        found, scores = exact_search(queries, vectors, depth, "dot", allowed=allowed if filtered else None)
-    expected = brute_force(queries, vectors, depth, allowed.tolist())
-    assert [row[row >= 0].tolist() for row in found] == expected
-    assert (scores[:, 1:] <= scores[:, :-1]).all()
-    assert np.isneginf(scores[found < 0]).all()
-
-
-def test_euclidean_scores_are_minus_distances() -> None:
-    vectors = np.array([[0, 0], [3, 4], [1, 0]], np.float32)
-    positions, scores = exact_search(np.zeros((1, 2), np.float32), vectors, 3, "euclidean")
-    assert positions.tolist() == [[0, 2, 1]] and np.allclose(scores, [[0, -1, -5]], atol=1e-6)
-
-
-@pytest.mark.gpu
-def test_exact_search_on_a_gpu_is_that_on_a_cpu() -> None:
-    rng = np.random.default_rng(0)
-    vectors = rng.integers(-3, 4, (20000, 16)).astype(np.float32)
-    here = exact_search(vectors[:50], vectors, 100, "dot")
-    there = exact_search(vectors[:50], vectors, 100, "dot", device="cuda")
-    assert (here[0] == there[0]).all() and (here[1] == there[1]).all()
-
-
-# --- the encoder
-
-
-def test_vectors_are_those_of_sentence_transformers(model: Path, encoder: BiEncoder) -> None:
-    from sentence_transformers import SentenceTransformer
-
-    rng = random.Random(2)
-    texts = [sentence(rng, rng.randint(1, 60)) for _ in range(50)] + ["", "unknown ☃ text"]
-    expected = SentenceTransformer(str(model), device="cpu").encode(texts, normalize_embeddings=True)
-    assert np.abs(encoder.documents(texts) - expected).max() < 1e-5
-    assert np.allclose(np.linalg.norm(encoder.queries(texts), axis=1), 1, atol=1e-6)
-
-
-def test_prompts_pooling_and_similarity_come_from_the_model(tmp_path: Path) -> None:
-    from sentence_transformers import SentenceTransformer
-
-    path = save_bi_encoder(tmp_path, similarity="dot", prompts=True)
-    encoder, reference = BiEncoder(str(path), device="cpu"), SentenceTransformer(str(path), device="cpu")
-    assert encoder.identity.similarity == "dot" and not encoder.identity.normalised
-    assert encoder.identity.prompts == {"query": "search query: ", "document": "passage: "}
-    text = ["coffee in winter"]
-    assert np.allclose(encoder.queries(text), reference.encode(["search query: coffee in winter"]), atol=1e-5)
-    assert np.allclose(encoder.documents(text), reference.encode(["passage: coffee in winter"]), atol=1e-5)
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(1, 50), max_size=60), st.integers(1, 200))
-def test_batches_hold_every_text_once_within_the_budget(lengths: list[int], budget: int) -> None:
-    made = list(batches(np.array(lengths, np.int64), budget))
-    assert sorted(i for batch in made for i in batch.tolist()) == list(range(len(lengths)))
-    assert all(len(b) == 1 or len(b) * max(lengths[i] for i in b) <= budget for b in made)
-
-
-def test_the_embedded_model_has_384_dimensions() -> None:
-    encoder = BiEncoder("minilm", device="cpu")
-    assert encoder.identity.dimension == 384 and encoder.identity.similarity == "cosine"
-    cat, kitten, tax = encoder.documents(["a cat on a mat", "a kitten on a rug", "income tax law of 1986"])
-    assert cat @ kitten > cat @ tax
-
-
-def test_models_that_are_no_bi_encoders_are_refused(tmp_path: Path, model: Path) -> None:
-    with pytest.raises(UsageError, match="is a cross-encoder: it reranks"):
-        BiEncoder(str(save_classifier(tmp_path / "cross", "bert")))
-    with pytest.raises(UsageError, match="int8"):
-        BiEncoder(str(model), dtype="int8")
-    manhattan = save_bi_encoder(tmp_path, similarity="manhattan")
-    with pytest.raises(UsageError, match="similarity 'manhattan' cannot be indexed"):
-        BiEncoder(str(manhattan), device="cpu")
-
-
-def test_a_vector_that_is_not_finite_names_its_document(tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
-    path = save_bi_encoder(tmp_path)
-    weights = load_file(path / "model.safetensors")
-    weights["embeddings.word_embeddings.weight"][:] = float("nan")
-    save_file(weights, path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(SparringError, match="gives no finite vector for document 'a' and 1 more"):
-        list(BiEncoder(str(path), device="cpu").collection([("a", "coffee"), ("b", "bread")], 2))
-
-
-# --- indexes
 
 
 @pytest.mark.parametrize(
@@ -370,63 +203,6 @@ def test_layouts_suit_the_size_of_the_collection() -> None:
 def test_ids_survive_packing(names: list[str]) -> None:
     ids = pack_ids(names)
     assert isinstance(ids, Ids) and list(ids) == names and ids[1:] == names[1:]
-
-
-# --- the commands
-
-
-def test_index_then_search_writes_a_run(
-    tmp_path: Path, folder: Path, model: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    index, first, second = tmp_path / "ix", tmp_path / "a.run", tmp_path / "b.run"
-    dataset = ["--dataset", str(folder), "--device", "cpu"]
-    assert main(["index", *dataset, "--model", str(model), "--output", str(index)]) == 0
-    assert main(["search", *dataset, "--index", str(index), "--output", str(first), "--depth", "30"]) == 0
-    assert main(["search", *dataset, "--model", str(model), "--output", str(second), "--depth", "30"]) == 0
-    assert first.read_bytes() == second.read_bytes()
-    run = read_run(first)
-    assert run.topics() == [f"q{t}" for t in range(5)] and len(run["q0"][0]) == 30
-    assert (tmp_path / "a.run.meta.yaml").is_file() and (tmp_path / "ix.meta.yaml").is_file()
-    assert capsys.readouterr().out == ""
-    assert main(["search", *dataset, "--index", str(index), "--output", str(first)]) == 2
-    allowed = tmp_path / "allowed.txt"
-    allowed.write_text("d3\n\nd5\n")
-    flags = ["--index", str(index), "--output", str(tmp_path / "c.run"), "--allow-ids", str(allowed)]
-    assert main(["search", *dataset, *flags]) == 0
-    assert {docid for qid in run for docid in read_run(tmp_path / "c.run")[qid][0]} == {"d3", "d5"}
-
-
-def test_a_dry_run_checks_and_writes_nothing(tmp_path: Path, folder: Path, model: Path) -> None:
-    flags = ["--dataset", str(folder), "--model", str(model), "--device", "cpu", "--dry-run"]
-    assert main(["index", *flags, "--output", str(tmp_path / "out" / "ix")]) == 0
-    assert main(["search", *flags, "--output", str(tmp_path / "out" / "r.run")]) == 0
-    assert list((tmp_path / "out").iterdir()) == []
-
-
-def test_commands_say_what_is_wrong(
-    tmp_path: Path, folder: Path, model: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    other = save_bi_encoder(tmp_path / "other", seed=1)
-    index, run = str(tmp_path / "ix"), ["--output", str(tmp_path / "r.run"), "--device", "cpu"]
-    data = ["--dataset", str(folder)]
-    assert main(["index", *data, "--model", str(model), "--output", index, "--device", "cpu"]) == 0
-    (tmp_path / "small.jsonl").write_text('{"id": "x", "text": "y"}\n')
-    (tmp_path / "none.txt").write_text("\n")
-    for flags, code, message in (
-        ([*data], 2, "nothing to search with"),
-        ([*data, "--index", index, "--depth", "0"], 2, "--depth must be at least 1"),
-        ([*data, "--index", str(tmp_path / "absent")], 4, "is no index"),
-        (["--dataset", "absent", "--index", index], 4, "absent: no such folder"),
-        ([*data, "--index", index, "--model", str(other)], 5, "queries would be encoded by"),
-        ([*data, "--index", index, "--corpus", str(tmp_path / "small.jsonl")], 5, "with hash"),
-        ([*data, "--index", index, "--allow-ids", str(tmp_path / "none.txt")], 5, "0 document ids"),
-    ):
-        assert main(["search", *run, *flags]) == code, message
-        assert message in capsys.readouterr().err
-    assert not (tmp_path / "r.run").exists()
-
-
-# --- the claims about real data (minutes on two cores)
 
 
 @dataclass(frozen=True)
