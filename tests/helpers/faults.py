@@ -7,12 +7,15 @@ import errno
 import hashlib
 import io
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from places import HELPERS
 from sparring.rerank.vocabulary import Candidates, Groups, Outcomes, Sink
 
 
@@ -172,3 +175,24 @@ def groups_of(width: int | None, size: int) -> Groups:
     if width == 2:
         return np.array([(i, j) for i in range(size) for j in range(size) if i != j], np.int32)
     return np.array([[0, 1, 2, 3], [3, 1, 0, -1], [2, -1, -1, -1], [4, 2, 1, 0]], np.int32)
+
+
+RUN = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from faults import FaultyScorer, groups_of, topics_of
+from sparring.rerank.ledger.ledger import Ledger
+"""
+
+
+def child(code: str, *arguments: object, **options: object) -> subprocess.Popen[str]:
+    """Another process, which runs ``code`` with a ledger and these faults at hand."""
+    program = RUN.format(tests=str(HELPERS)) + code
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )

@@ -215,3 +215,21 @@ def batch_of(model: Any, topics: list[Candidates], groups: list[np.ndarray]) -> 
     """One batch of all groups, as a model gets it."""
     shard = build_shard(TokenStore(model.tokenizer, 512), model, topics, groups, range(len(topics)))
     return shard.batch(np.arange(len(shard)))
+
+
+def hugging_face(folder: Path, topics: list[Candidates], length: int) -> np.ndarray:
+    """The scores by transformers' own classifier: one padded batch per topic, eager attention."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    model = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="eager").eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    rows = []
+    for topic in topics:
+        encoded = tokenizer(
+            [topic.query] * len(topic), list(topic.texts), padding=True, truncation="only_second",
+            max_length=length, return_tensors="pt",
+        )  # fmt: skip
+        with torch.inference_mode():
+            logits = model(**encoded).logits
+        rows.append(logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0])
+    return torch.cat(rows).numpy()

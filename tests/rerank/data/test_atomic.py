@@ -6,8 +6,7 @@ import errno
 import os
 
 import pytest
-from child import child
-from faults import faulty_files
+from faults import child, faulty_files
 from sparring.rerank.data.atomic import atomic_write
 
 

@@ -10,7 +10,7 @@ from sparring.rerank.data.candidates import candidates
 from sparring.rerank.data.datasets import Dataset, open_dataset
 from sparring.rerank.data.runs import Run
 from sparring.rerank.errors import InputError, UsageError
-from tiny_files import folder, jsonl
+from worlds import folder, jsonl
 
 pytestmark = pytest.mark.usefixtures("cache")
 

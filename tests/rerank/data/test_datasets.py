@@ -11,7 +11,7 @@ import pytest
 from sparring.rerank.data.datasets import open_dataset
 from sparring.rerank.data.documents import Documents
 from sparring.rerank.errors import InputError, MissingResourceError, UsageError
-from tiny_files import folder, jsonl
+from worlds import folder, jsonl
 
 pytestmark = pytest.mark.usefixtures("cache")
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sparring.rerank.data import offset_index as offsets
 from sparring.rerank.data.documents import Documents, FileDocuments, Texts
 from sparring.rerank.errors import InputError, MissingResourceError, SparringError
-from tiny_files import jsonl
+from worlds import jsonl
 
 pytestmark = pytest.mark.usefixtures("cache")
 

@@ -8,7 +8,7 @@ import platform
 import time
 
 import pytest
-from child import child
+from faults import child
 from sparring.rerank.data import locks
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sparring.rerank.data.records import read_queries
 from sparring.rerank.errors import InputError
-from tiny_files import jsonl
+from worlds import jsonl
 
 
 def test_queries_of_every_layout(tmp_path: Path) -> None:

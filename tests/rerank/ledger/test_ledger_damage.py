@@ -7,8 +7,7 @@ import shutil
 import time
 
 import pytest
-from child import child
-from faults import FaultyScorer, flip_bits, groups_of, seeded, tear, topics_of
+from faults import FaultyScorer, child, flip_bits, groups_of, seeded, tear, topics_of
 from sparring.rerank.data import locks
 from sparring.rerank.errors import InputError, SparringError
 from sparring.rerank.ledger.ledger import Ledger

@@ -1,16 +1,62 @@
-"""Cross-encoders on the topics of TREC DL 2019."""
+"""Pointwise models on the topics of TREC DL 2019."""
 
 from __future__ import annotations
 
+import gzip
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from pointwise import dl19
 from sparring.rerank.engine.engine import Engine
+from sparring.rerank.executors.open import open_scorer
 from sparring.rerank.models.loading import load
+from sparring.rerank.vocabulary import Candidates, Scorer
 from tiny_models import everything
+
+
+def dl19(shared: Path, every: int = 1) -> tuple[list[Candidates], dict[str, dict[str, int]]]:
+    """BM25's top 100 of every ``every``-th DL19 topic, and the judgments."""
+    folder = shared / "trec-dl-2019-pool"
+    with gzip.open(folder / "corpus.jsonl.gz", "rt", encoding="utf-8") as stream:
+        texts = {row["id"]: row["text"] for row in map(json.loads, stream)}
+    queries = dict(line.split("\t", 1) for line in (folder / "queries.tsv").read_text("utf-8").splitlines())
+    run: dict[str, list[tuple[float, str]]] = {}
+    for line in (folder / "runs" / "bm25.txt").read_text().splitlines():
+        qid, _, docid, _, score, _ = line.split()
+        run.setdefault(qid, []).append((float(score), docid))
+    topics = []
+    for qid, rows in list(run.items())[::every]:
+        ids = tuple(docid for _, docid in sorted(rows, key=lambda row: -row[0])[:100])
+        topics.append(
+            Candidates(qid, queries[qid], ids, [texts[i] for i in ids], -np.arange(len(ids), dtype=float))
+        )
+    judged: dict[str, dict[str, int]] = {}
+    for line in (folder / "qrels.txt").read_text().splitlines():
+        qid, _, docid, grade = line.split()
+        judged.setdefault(qid, {})[docid] = int(grade)
+    return topics, judged
+
+
+@pytest.fixture(scope="module")
+def minilm() -> Scorer:
+    return open_scorer(load("minilm"), device="cpu", dtype="float32")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_embedded_bi_encoder_reranks_dl19(shared: Path, minilm: Scorer) -> None:
+    import ir_measures
+    from ir_measures import nDCG
+
+    topics, judged = dl19(shared)
+    outcomes = minilm(topics, everything(topics))
+    run = {
+        topic.qid: dict(zip(topic.docids, found[:, 0].tolist(), strict=True))
+        for topic, found in zip(topics, outcomes, strict=True)
+    }
+    assert ir_measures.calc_aggregate([nDCG @ 10], judged, run)[nDCG @ 10] == pytest.approx(0.6424, abs=0.001)
 
 
 @pytest.mark.slow

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tiny_models
-from tiny_models import batch_of, tiny_topics
 import torch
 from sparring.rerank.engine.batches import Batch
-from sparring.rerank.engine.shards import build_shard
-from sparring.rerank.engine.token_store import TokenStore
 from sparring.rerank.models.attention import cpu_blocks as blocks
 from sparring.rerank.models.attention.set_packed import SetLayout
 from sparring.rerank.models.loading import load
-from sparring.rerank.vocabulary import Candidates
+from tiny_models import batch_of, tiny_topics
 
 KINDS = ("bert", "electra", "roberta", "xlm-roberta", "modernbert")
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from pointwise import dl19
 from sparring.rerank.errors import InputError
 from sparring.rerank.executors.open import open_scorer
 from sparring.rerank.models.loading import load
@@ -46,18 +43,3 @@ def test_bi_encoder_takes_any_text(minilm: Scorer) -> None:
     texts = ["", "\ud800 river", None, "nul \x00"]
     topic = Candidates("q", "river \udfff", tuple("abcd"), texts, np.zeros(4))  # type: ignore[arg-type]
     assert np.isfinite(minilm([topic], everything([topic]))[0]).all()
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_the_embedded_bi_encoder_reranks_dl19(shared: Path, minilm: Scorer) -> None:
-    import ir_measures
-    from ir_measures import nDCG
-
-    topics, judged = dl19(shared)
-    outcomes = minilm(topics, everything(topics))
-    run = {
-        topic.qid: dict(zip(topic.docids, found[:, 0].tolist(), strict=True))
-        for topic, found in zip(topics, outcomes, strict=True)
-    }
-    assert ir_measures.calc_aggregate([nDCG @ 10], judged, run)[nDCG @ 10] == pytest.approx(0.6424, abs=0.001)

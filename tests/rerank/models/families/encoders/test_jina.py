@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
-from pointwise import hugging_face
 from safetensors.torch import load_file, save_file
 from sparring.rerank.engine.engine import Engine
 from sparring.rerank.errors import InputError
 from sparring.rerank.models.loading import load
-from tiny_models import everything, tiny_topics
+from tiny_models import everything, hugging_face, tiny_topics
 
 
 def save_jina(folder: Path, source: Path) -> Path:

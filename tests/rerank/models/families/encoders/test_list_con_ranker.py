@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
-from tiny_models import tiny_topics, whole
 from safetensors.torch import load_file, save_file
 from sparring.rerank.errors import InputError
 from sparring.rerank.executors.open import open_scorer
 from sparring.rerank.models.families.encoders.list_con_ranker import in_rounds
 from sparring.rerank.models.loading import load
 from sparring.rerank.vocabulary import Candidates
+from tiny_models import tiny_topics, whole
 
 
 def save_list_con_ranker(folder: Path, apart: bool = False) -> Path:

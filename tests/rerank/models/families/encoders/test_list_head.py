@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
-from tiny_models import tiny_topics, whole
 from safetensors.torch import save_file
 from sparring.rerank.errors import InputError
 from sparring.rerank.executors.open import open_scorer
 from sparring.rerank.models.loading import load
+from tiny_models import tiny_topics, whole
 
 
 def allrank_state(

@@ -15,8 +15,7 @@ from sparring.rerank.errors import InputError, MissingResourceError
 from sparring.rerank.models.families.encoders.poly_encoder import CODES_FILE, PolyCodes, poly_scores
 from sparring.rerank.models.loading import FAMILY_KEY, load
 from sparring.rerank.vocabulary import Candidates
-from tiny_models import save_bi_encoder
-from tiny_models import SIZES, sentence
+from tiny_models import SIZES, save_bi_encoder, sentence
 
 QUERY = "winter garden: coffee market"
 TEXTS = tuple(sentence(random.Random(i), 2 + 3 * i) for i in range(7))

@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_models
-from pointwise import hugging_face
 from safetensors.torch import load_file, save_file
 from sparring.rerank.engine.engine import Engine
 from sparring.rerank.errors import InputError, UsageError
 from sparring.rerank.models.loading import load
 from sparring.rerank.vocabulary import Candidates
-from tiny_models import everything, tiny_topics
+from tiny_models import everything, hugging_face, tiny_topics
 
 KINDS = tuple(tiny_models.TOKENIZERS)
 

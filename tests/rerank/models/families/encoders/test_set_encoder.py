@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tiny_models
-from tiny_models import batch_of, tiny_topics, whole
 import torch
 from safetensors.torch import load_file, save_file
-from sparring.rerank.engine.batches import Batch
 from sparring.rerank.engine.engine import Engine
-from sparring.rerank.engine.shards import build_shard
-from sparring.rerank.engine.token_store import TokenStore
 from sparring.rerank.errors import InputError, UsageError
 from sparring.rerank.models.loading import load
 from sparring.rerank.vocabulary import Candidates
+from tiny_models import batch_of, tiny_topics, whole
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -18,8 +18,8 @@ from sparring.rerank.models.families.language_models.causal import FORMATS
 from sparring.rerank.models.loading import load
 from sparring.rerank.models.prompts import prompt_template
 from sparring.rerank.vocabulary import Candidates
-from tiny_models import everything, tiny_topics
 from tiny_generators import byte_level, save_causal
+from tiny_models import everything, tiny_topics
 
 INSTRUCTION = FORMATS["qwen3"].instruction
 KINDS = ("qwen3", "qwen2", "llama", "mistral", "gemma", "gemma2", "phi3")

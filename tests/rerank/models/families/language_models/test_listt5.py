@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import tiny_generators
 import torch
-from tiny_models import tiny_topics, whole
 from safetensors.torch import load_file, save_file
 from sparring.rerank.errors import UsageError
 from sparring.rerank.executors.open import open_scorer
 from sparring.rerank.models.families.language_models.listt5 import complete
 from sparring.rerank.models.loading import load
 from sparring.rerank.vocabulary import Candidates
+from tiny_models import tiny_topics, whole
 
 
 def save_listt5(folder: Path, wrapped: bool = True) -> Path:

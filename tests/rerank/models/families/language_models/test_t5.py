@@ -15,8 +15,8 @@ from sparring.rerank.engine.token_store import TokenStore
 from sparring.rerank.errors import InputError, UsageError
 from sparring.rerank.models.loading import load
 from sparring.rerank.vocabulary import Candidates
-from tiny_models import everything, tiny_topics
 from tiny_generators import save_t5, sentencepiece
+from tiny_models import everything, tiny_topics
 
 VARIANTS = {"t5": ("t5", True), "t5 1.1": ("t5", False), "mt5": ("mt5", False), "umt5": ("umt5", True)}
 PROMPTS = {
