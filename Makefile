@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 BUILD := .build
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check format lint types bench bench-set bench-train bench-gpu bench-sampling clean
+.PHONY: help install demo test test-slow check architecture format lint types bench bench-set bench-train bench-gpu bench-sampling clean
 
 help:  ## show the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ check: $(READY)  ## what CI checks before the tests: format, lint, types of the 
 	rm -rf $(BUILD) build
 	$(BIN)/python -m pip install -q --no-deps --target $(BUILD) .
 	MYPYPATH=$(BUILD) $(BIN)/mypy --strict -p sparring.rerank -p sparring.train -p sparring.eval
+
+architecture:  ## print the rooms, the arrows and the circles of the tree (ROOT=another checkout)
+	@$(PYTHON) tests/helpers/house.py $(ROOT)
 
 format: $(READY)  ## rewrite the sources in the project's format
 	$(BIN)/ruff format .

@@ -22,7 +22,6 @@ from ...rerank.data.text import lines
 from ...rerank.errors import InputError
 from ...rerank.registry import Registry
 from ...rerank.rounds import topic_rng
-from ...rerank.search.index import Index, as_topics, read_manifest
 
 samplers = Registry("sampling strategy", "sparring.train.data.samplers")
 
@@ -109,6 +108,7 @@ class Semantic:
 
     def sample(self, run: Run, dataset: Dataset, seed: int, device: str) -> Run:
         from ...rerank.search.bi_encoder import BiEncoder
+        from ...rerank.search.index import Index, as_topics, read_manifest
 
         folder = Path(self.index)
         encoder = BiEncoder(str(read_manifest(folder)["encoder"]["model"]), device)
