@@ -7,7 +7,7 @@ Language Modeling, SIGIR 2019.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .registry import passages
-from .vocabulary import Candidates, Groups, Outcomes, Scorer, Sink
+from .stats import Stats
+from .vocabulary import Candidates, Groups, Outcomes, Scorer, Sink, unknown_rows
 
 
 class Passages(Protocol):
@@ -100,11 +101,28 @@ class Windowed:
 
     def __init__(self, scorer: Scorer, tokenizer: Any, how: Passages) -> None:
         self.fingerprint = hashlib.sha256(f"{scorer.fingerprint} {how}".encode()).hexdigest()
+        self.description: Mapping[str, object] = {**scorer.description, "passages": str(how)}
         self._scorer, self._tokenizer, self._how = scorer, tokenizer, how
 
+    @property
+    def stats(self) -> Stats:
+        """Those of the scorer behind it: groups are windows."""
+        return self._scorer.stats
+
+    def close(self) -> None:
+        """Closes the scorer behind it."""
+        self._scorer.close()
+
     def __call__(
-        self, topics: Sequence[Candidates], groups: Sequence[Groups], sink: Sink | None = None
+        self,
+        topics: Sequence[Candidates],
+        groups: Sequence[Groups],
+        sink: Sink | None = None,
+        known: Sequence[Outcomes] | None = None,
     ) -> list[Outcomes]:
+        """A score per text; see `sparring.rerank.vocabulary.Scorer`."""
+        if known is not None:
+            return self._rest(topics, groups, sink, known)
         cut = [self._cut(topic, asked[:, 0]) for topic, asked in zip(topics, groups, strict=True)]
         windows = [
             replace(topic, docids=ids, texts=texts, scores=np.zeros(len(texts)))
@@ -119,6 +137,27 @@ class Windowed:
                 sink(np.full(len(scores), index), np.arange(len(scores)), scores)
             answers.append(scores)
         return answers
+
+    def _rest(
+        self,
+        topics: Sequence[Candidates],
+        groups: Sequence[Groups],
+        sink: Sink | None,
+        known: Sequence[Outcomes],
+    ) -> list[Outcomes]:
+        """Asks for what is not known; the windows of a text are known together or not at all."""
+        rows = [np.flatnonzero(unknown_rows(said)) for said in known]
+
+        def place(topic: NDArray[np.int64], row: NDArray[np.int64], outcomes: Outcomes) -> None:
+            if sink is not None:
+                pairs = zip(topic.tolist(), row.tolist(), strict=True)
+                sink(topic, np.array([rows[t][r] for t, r in pairs], np.int64), outcomes)
+
+        asked = [group[some] for group, some in zip(groups, rows, strict=True)]
+        results = [said.copy() for said in known]
+        for result, some, said in zip(results, rows, self(topics, asked, place), strict=True):
+            result[some] = said
+        return results
 
     def _cut(
         self, topic: Candidates, positions: NDArray[np.int32]

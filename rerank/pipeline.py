@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from . import registry
 from .rounds import Order, Play, check_widths, topic_rng
-from .vocabulary import Aggregator, Candidates, Preferences, Schedule, Scorer
+from .vocabulary import Aggregator, Candidates, Judge, Preferences, Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Ranked:
 
 def rerank(
     topics: Iterable[Candidates],
-    scorer: Scorer,
+    scorer: Judge,
     schedule: Schedule,
     aggregator: Aggregator | None = None,
     *,
@@ -65,7 +65,7 @@ def rerank(
         yield from _conclude(plays, aggregator)
 
 
-def _play_out(plays: Sequence[Play], scorer: Scorer) -> None:
+def _play_out(plays: Sequence[Play], scorer: Judge) -> None:
     active = [(play, groups) for play in plays if (groups := play.start()) is not None]
     while active:
         outcomes = scorer([play.candidates for play, _ in active], [groups for _, groups in active])

@@ -6,12 +6,14 @@ its ``i``-th document in first-stage order. Ids and texts stay with `Candidates`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .stats import Stats
 
 Groups = NDArray[np.int32]
 """Candidates to look at together, as positions, (g, width); -1 pads a group that is shorter than the rest."""
@@ -162,6 +164,17 @@ Sink = Callable[[NDArray[np.int64], NDArray[np.int64], Outcomes], None]
 these rows. A ledger listens here; the call must be cheap."""
 
 
+def blank(rows: Groups, width: int | None) -> Outcomes:
+    """Outcomes of groups that nobody has answered yet."""
+    return np.full(len(rows) if width == 2 else rows.shape, np.nan)
+
+
+def unknown_rows(outcomes: Outcomes) -> NDArray[np.bool_]:
+    """Which groups have no outcome at all, (g,)."""
+    unknown: NDArray[np.bool_] = np.isnan(outcomes.reshape(len(outcomes), -1)).min(axis=1, initial=True)
+    return unknown
+
+
 def keep(
     results: Sequence[Outcomes], topic: NDArray[np.int64], row: NDArray[np.int64], outcomes: Outcomes
 ) -> None:
@@ -176,8 +189,8 @@ def keep(
 
 
 @runtime_checkable
-class Scorer(Protocol):
-    """Answers groups: an engine with a model, a ledger in front of one, or stored outcomes in a bench.
+class Judge(Protocol):
+    """Answers groups: all that the pipeline needs of a `Scorer`, of stored outcomes, or of a model in training.
 
     ``width`` is 1 (pointwise), 2 (pairwise) or None (any list). ``groups[t]`` are groups of ``topics[t]``;
     the answer has one `Outcomes` per topic, rows in the order asked. Scores are raw fp32 values; pairs are
@@ -187,12 +200,52 @@ class Scorer(Protocol):
     @property
     def width(self) -> int | None: ...
 
+    def __call__(self, topics: Sequence[Candidates], groups: Sequence[Groups]) -> list[Outcomes]: ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """A `Judge` at work: a model on a device, a pool of them, a ledger in front of one.
+
+    Attributes:
+        fingerprint: what outcomes are stored under; any change of weights, precision, template or length changes
+            it.
+        description: what the fingerprint stands for, in readable fields.
+        stats: what has been counted so far.
+    """
+
+    @property
+    def width(self) -> int | None: ...
+
     @property
     def fingerprint(self) -> str: ...
 
+    @property
+    def description(self) -> Mapping[str, object]: ...
+
+    @property
+    def stats(self) -> Stats: ...
+
     def __call__(
-        self, topics: Sequence[Candidates], groups: Sequence[Groups], sink: Sink | None = None
-    ) -> list[Outcomes]: ...
+        self,
+        topics: Sequence[Candidates],
+        groups: Sequence[Groups],
+        sink: Sink | None = None,
+        known: Sequence[Outcomes] | None = None,
+    ) -> list[Outcomes]:
+        """Outcomes of the groups of each topic.
+
+        Args:
+            sink: hears outcomes as soon as they exist.
+            known: outcomes of an earlier, interrupted call on the same groups, NaN where there are none; they are
+                returned as they are. Work is planned as if nothing were known, then what is known is left out of
+                it, so that a call that goes on gives the bits of an uninterrupted one.
+        """
+        ...
+
+    def close(self) -> None:
+        """Ends processes and gives memory back; a closed scorer answers no more."""
+        ...
 
 
 @runtime_checkable

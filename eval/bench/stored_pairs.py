@@ -24,7 +24,7 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class StoredScorer:
-    """A `Scorer` that looks outcomes up: ``matrices[qid][i, j]`` is P(i beats j) with i shown first."""
+    """A `Judge` that looks outcomes up: ``matrices[qid][i, j]`` is P(i beats j) with i shown first."""
 
     matrices: dict[str, Matrix]
     width: int = 2

@@ -126,9 +126,9 @@ class Ours:
 
     def measure(self, pairs: Pairs) -> Timing:
         """Times a fresh engine on the texts, then on their token ids."""
-        from ...rerank.engine.engine import Engine
+        from ...rerank.executors.open import open_scorer
 
-        engine = Engine(self._model, device=str(self._device), dtype=self._asked, progress=False)
+        engine = open_scorer(self._model, device=str(self._device), dtype=self._asked, progress=False)
         if self._ledger:
             from ...rerank.ledger.ledger import Ledger
 

@@ -131,12 +131,12 @@ def rerank_made_up(folder: str, count: int, device: str, dtype: str, threads: in
     import torch
 
     from ...rerank import registry
-    from ...rerank.engine.engine import Engine
+    from ...rerank.executors.open import open_scorer
     from ...rerank.models.loading import load
     from ...rerank.pipeline import rerank
 
     torch.set_num_threads(threads)
-    engine = Engine(load(folder), device=device, dtype=dtype, progress=False)
+    engine = open_scorer(load(folder), device=device, dtype=dtype, progress=False)
     for _ in rerank(_made_up(count), engine, registry.schedules.parse("pointwise"), in_flight=16):
         pass
 

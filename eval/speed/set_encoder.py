@@ -130,7 +130,7 @@ def measured(options: Any, folder: Path) -> dict[str, Any]:
     import torch
 
     from ...rerank.engine.devices import choose_device, choose_dtype, dtype_name
-    from ...rerank.engine.engine import Engine
+    from ...rerank.executors.open import open_scorer
     from ...rerank.models.loading import load
 
     device = choose_device(options.device)
@@ -140,7 +140,7 @@ def measured(options: Any, folder: Path) -> dict[str, Any]:
     singles = [np.arange(options.passages, dtype=np.int32)[:, None]] * len(topics)
 
     def ours(family: str, precision: str) -> Scorer:
-        return Engine(load(str(folder), family=family), device=str(device), dtype=precision, progress=False)
+        return open_scorer(load(str(folder), family=family), device=str(device), dtype=precision, progress=False)
 
     def scores(scorer: Scorer, groups: list[NDArray[np.int32]]) -> Scores:
         return np.concatenate([said.ravel() for said in scorer(topics, groups)])

@@ -42,7 +42,7 @@ def main(options: Options) -> None:
     )
     write_meta(options.output, "compare", job.inputs, {**details, "comparisons": count, **job.details()})
     discard_ledger(options)
-    console.log.info("%s: %d comparisons. %s", options.output, count, job.engine.stats.summary())
+    console.log.info("%s: %d comparisons. %s", options.output, count, job.scorer.stats.summary())
     console.out(str(diagnose(Preferences.join(kept))))
 
 

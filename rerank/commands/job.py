@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import console, registry
 from ..data.candidates import CandidateSet
@@ -21,8 +21,10 @@ from ..vocabulary import Aggregator, Schedule, Scorer
 from .interrupts import resumable
 from .options import ScoringOptions
 
+if TYPE_CHECKING:
+    from ..engine.model import AnyModel
+
 SAMPLE = 64  # groups that a dry run scores to say how long all of them take
-DEFAULT_SCHEDULES = {1: "pointwise", 2: "bayes", None: "whole"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +33,8 @@ class Job:
 
     run: Run
     topics: CandidateSet
-    model: Any
-    engine: Any
+    model: AnyModel
+    scorer: Scorer
     passages: Passages | None
     schedule: Schedule
     inputs: dict[str, Path]
@@ -42,9 +44,9 @@ class Job:
         """What the meta file says about the model and its work."""
         return {
             "schedule": str(self.schedule),
-            "fingerprint": self.engine.fingerprint,
+            "fingerprint": self.scorer.fingerprint,
             "collection": self.topics.dataset.name,
-            **self.engine.stats.as_dict(),
+            **self.scorer.stats.as_dict(),
             "seconds": round(time.perf_counter() - self.started, 2),
         }
 
@@ -54,6 +56,7 @@ def prepare(options: ScoringOptions, run: Run | None = None) -> Job:
 
     ``run`` stands in for the one that the options name, where a command has changed its candidates.
     """
+    from ..engine.model import default_schedule
     from ..executors.open import open_scorer
     from ..models.loading import load
 
@@ -71,19 +74,20 @@ def prepare(options: ScoringOptions, run: Run | None = None) -> Job:
         max_length=options.max_length,
         allow_pickle=options.allow_pickle,
     )
-    schedule = schedule or registry.schedules.parse(DEFAULT_SCHEDULES[model.width])
+    schedule = schedule or registry.schedules.parse(default_schedule(model))
     check_widths(schedule, model.width)
     if passages and model.width != 1:
         raise UsageError(f"--passages {passages}: only pointwise models score windows; leave it out")
-    engine = open_scorer(
+    scorer = open_scorer(
         model,
+        executor=options.executor,
         device=options.device,
         dtype=options.dtype,
         token_budget=options.token_budget,
         deterministic=options.deterministic,
     )
     inputs = {"run": options.run, **topics.dataset.files()}
-    return Job(run, topics, model, engine, passages, schedule, inputs, started)
+    return Job(run, topics, model, scorer, passages, schedule, inputs, started)
 
 
 def ranked_topics(job: Job, options: ScoringOptions, aggregator: Aggregator | None) -> Iterator[Ranked]:
@@ -98,7 +102,7 @@ def ranked_topics(job: Job, options: ScoringOptions, aggregator: Aggregator | No
             seed=options.seed,
             budget=options.budget,
         )
-    if cut := job.engine.stats.truncated_queries:
+    if cut := job.scorer.stats.truncated_queries:
         console.log.warning(
             "%d queries are longer than the model takes and were cut, to leave the passages their share", cut
         )
@@ -117,17 +121,17 @@ class LedgerFlags(Protocol):
 
 @contextlib.contextmanager
 def recorded(job: Job, options: ScoringOptions) -> Iterator[Scorer]:
-    """The job's engine behind a ledger, and its passages before that."""
-    with behind_ledger(job.engine, options) as scorer:
+    """The job's scorer behind a ledger, and its passages before that; it is closed when all is done."""
+    with contextlib.closing(job.scorer), behind_ledger(job.scorer, options) as scorer:
         yield Windowed(scorer, job.model.tokenizer, job.passages) if job.passages else scorer
 
 
 @contextlib.contextmanager
-def behind_ledger(engine: Scorer, options: LedgerFlags) -> Iterator[Scorer]:
+def behind_ledger(asked: Scorer, options: LedgerFlags) -> Iterator[Scorer]:
     """A scorer behind a ledger: the named one, or one beside the output that is removed when all is done."""
     path = options.ledger or options.output.with_name(f".{options.output.name}.ledger")
     with Ledger.open(path) as ledger, resumable(console.command(), ledger.flush):
-        scorer = ledger.wrap(engine, fresh=options.fresh or options.ledger is None)
+        scorer = ledger.wrap(asked, fresh=options.fresh or options.ledger is None)
         yield scorer
         if scorer.hits:
             console.log.info("%d outcomes came from %s", scorer.hits, path)
@@ -157,9 +161,9 @@ def plan(job: Job, options: ScoringOptions) -> None:
         f": {groups} groups in the first round"
     )
     if sample is not None:
-        job.engine([sample[0]], [sample[1]])  # warm
+        job.scorer([sample[0]], [sample[1]])  # warm
         start = time.perf_counter()
-        job.engine([sample[0]], [sample[1]])
+        job.scorer([sample[0]], [sample[1]])
         seconds = (time.perf_counter() - start) * groups / len(sample[1])
         text += f", about {seconds:.0f} s"
     console.out(text)

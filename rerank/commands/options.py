@@ -109,6 +109,8 @@ class ScoringOptions(DatasetOptions, WeightsOptions, CommonOptions):
     """Tokens of one input; longer passages are cut, never the query or the template."""
     passages: str | None = None
     """How to score long documents, such as maxp(tokens=256, stride=128); by default they are cut."""
+    executor: str | None = None
+    """Who runs the model (see: sparring list executors); by default pool for several devices, else single."""
     token_budget: int | None = None
     """Tokens per forward pass; by default what suits the device."""
     deterministic: bool = False

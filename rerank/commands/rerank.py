@@ -68,7 +68,7 @@ def main(options: Options) -> None:
         embed=options.embed_metadata,
     )
     discard_ledger(options)
-    console.log.info("%s: %d topics. %s", options.output, written.topics, job.engine.stats.summary())
+    console.log.info("%s: %d topics. %s", options.output, written.topics, job.scorer.stats.summary())
     if cost.quarantined:
         raise PartialSuccessError(
             f"{options.output} is written, but {cost.quarantined} candidates could not be scored and stand last"

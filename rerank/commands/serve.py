@@ -15,7 +15,6 @@ from ..passages import Windowed
 from ..rounds import check_widths
 from ..serving.server import Bounds, Server
 from ..serving.service import Limits, Service
-from .job import DEFAULT_SCHEDULES
 from .options import CommonOptions, WeightsOptions
 
 KEY = "SPARRING_API_KEY"
@@ -94,35 +93,35 @@ def main(options: Options) -> None:
 
 def open_service(options: Options) -> Service:
     """The service that the flags describe, not yet started."""
+    from ..engine.model import default_schedule, longest_input
     from ..executors.open import open_scorer
     from ..models.loading import load
 
     schedule = registry.schedules.parse(options.schedule) if options.schedule else None
     aggregator = registry.aggregators.parse(options.aggregator) if options.aggregator else None
     passages = registry.passages.parse(options.passages) if options.passages else None
-    model: Any = load(
+    model = load(
         options.model,
         family=options.family,
         revision=options.revision,
         max_length=options.max_length,
         allow_pickle=options.allow_pickle,
     )
-    schedule = schedule or registry.schedules.parse(DEFAULT_SCHEDULES[model.width])
+    schedule = schedule or registry.schedules.parse(default_schedule(model))
     check_widths(schedule, model.width)
     if passages and model.width != 1:
         raise UsageError(f"--passages {passages}: only pointwise models score windows; leave it out")
-    scorer: Any = open_scorer(
+    scorer = open_scorer(
         model, device=options.device, dtype=options.dtype, token_budget=options.token_budget, progress=False
     )
-    fast = getattr(model, "tokenizer", None)
-    truncation = getattr(model, "truncation", None)
+    fast = model.tokenizer
     return Service(
         Windowed(scorer, fast, passages) if passages else scorer,
         options.name or model.name.rstrip("/").split("/")[-1],
         schedule,
         aggregator,
         tokenizer=None if fast is None else _counting(fast),
-        max_length=None if passages or truncation is None else truncation.max_length,
+        max_length=None if passages else longest_input(model),
         limits=Limits(options.max_documents, options.max_queue, options.batch_documents, options.timeout),
     )
 

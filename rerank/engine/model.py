@@ -1,9 +1,12 @@
-"""What the engine asks of a model."""
+"""What the engine asks of a model, and how a model that batches on its own is opened."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from ..errors import UsageError
+from ..vocabulary import Scorer
 from .templates import Template, Truncation
 
 if TYPE_CHECKING:
@@ -41,3 +44,74 @@ class Model(Protocol):
     def forward(self, batch: Batch) -> torch.Tensor:
         """Raw fp32 scores (S,), one per sequence; of a pair the logit of "first is better"."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScorerOptions:
+    """How a model is run.
+
+    Args:
+        device: auto, cpu, cuda or cuda:N.
+        dtype: auto (bf16 body and fp32 head where the hardware has bf16, else fp32), float32, bfloat16, float16.
+        token_budget: tokens of one batch; by default what suits the device.
+        deterministic: bit-identical scores from run to run.
+        progress: show a bar on terminals.
+    """
+
+    device: str = "auto"
+    dtype: str = "auto"
+    token_budget: int | None = None
+    deterministic: bool = False
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        if self.token_budget is not None and self.token_budget < 1:
+            raise UsageError(f"token budget {self.token_budget} must be at least 1")
+
+    def refuse(self, name: str, why: str, *options: str) -> None:
+        """Raises UsageError for each of these options that was given, as the model ``name`` does not honour it."""
+        defaults = ScorerOptions()
+        given = [option for option in options if getattr(self, option) != getattr(defaults, option)]
+        if given:
+            flags = " and ".join(f"--{option.replace('_', '-')}" for option in given)
+            raise UsageError(f"{name} does not honour {flags}: {why}; leave it out")
+
+
+@runtime_checkable
+class OwnScorer(Protocol):
+    """A model that batches on its own: a bi-encoder, late pairs, heads over lists, language models in words.
+
+    Attributes:
+        schedule: the spec by which it is asked unless the user says otherwise.
+        tokenizer: None where there is none on this machine.
+        max_length: tokens of one input; None where only the far end knows.
+    """
+
+    name: str
+    width: int | None
+    fingerprint: str
+    schedule: str
+    tokenizer: Any
+    max_length: int | None
+
+    def scorer(self, options: ScorerOptions) -> Scorer:
+        """A new scorer; the model's fingerprint stays as it is.
+
+        Raises UsageError for an option that the model does not honour.
+        """
+        ...
+
+
+AnyModel = Model | OwnScorer
+SCHEDULES = {1: "pointwise", 2: "bayes", None: "whole"}
+"""What a model of each width is asked, unless it has a schedule of its own."""
+
+
+def default_schedule(model: AnyModel) -> str:
+    """The spec of the schedule by which a model is asked unless the user says otherwise."""
+    return model.schedule if isinstance(model, OwnScorer) else SCHEDULES[model.width]
+
+
+def longest_input(model: AnyModel) -> int | None:
+    """Tokens of one input; None where only the far end knows."""
+    return model.max_length if isinstance(model, OwnScorer) else model.truncation.max_length

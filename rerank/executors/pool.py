@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from typing import Any
@@ -15,27 +15,18 @@ import torch
 from numpy.typing import NDArray
 
 from .. import console
-from ..engine.stats import EngineStats
+from ..engine.devices import split_devices
+from ..engine.model import AnyModel, ScorerOptions
 from ..errors import SparringError
 from ..models.loading import source
-from ..vocabulary import Candidates, Groups, Outcomes, Sink, keep
+from ..stats import Stats
+from ..vocabulary import Candidates, Groups, Outcomes, Scorer, Sink, blank, keep
+from .open import executors
 from .worker import Task, Worker
 
 LISTEN_S = 1.0
 SHARES = 4  # tasks per worker and call: the last ones even out
 LEAST, MOST = 128, 16384  # group members of a task
-SUMMED = (
-    "groups",
-    "sequences",
-    "tokens",
-    "computed",
-    "padding",
-    "batches",
-    "truncated_queries",
-    "truncated_passages",
-    "empty_texts",
-    "retries",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +35,15 @@ class Part:
 
     topic: int
     rows: NDArray[np.int64]
+
+
+@executors.register("pool")
+@dataclass(frozen=True)
+class Pools:
+    """A process per device of ``--device``, such as ``cuda:0,1``; a dead one's work goes to the others."""
+
+    def open(self, model: AnyModel, options: ScorerOptions) -> Scorer:
+        return Pool(model, split_devices(options.device), options)
 
 
 class Pool:
@@ -55,20 +55,21 @@ class Pool:
     Args:
         model: from `sparring.rerank.models.loading.load`; every process loads it again by name.
         devices: such as ("cuda:0", "cuda:1"); a device named twice gets two processes.
-        options: those of `sparring.rerank.engine.engine.Engine`.
+        options: how each process runs the model; their ``device`` is not looked at.
     """
 
-    def __init__(self, model: Any, devices: Sequence[str], progress: bool = True, **options: Any) -> None:
+    def __init__(self, model: AnyModel, devices: Sequence[str], options: ScorerOptions) -> None:
         self.model = model
         self.width: int | None = model.width
-        self.stats = EngineStats()
-        self._progress = progress
-        self._counted: dict[Worker, EngineStats] = {}
+        self.stats = Stats()
+        self._progress = options.progress
+        self._counted: dict[Worker, Stats] = {}
         made_from = source(model)
         threads = max(1, torch.get_num_threads() // len(devices))
-        self.workers = [Worker(made_from, device, options, threads) for device in devices]
+        each = [replace(options, device=device, progress=False) for device in devices]
+        self.workers = [Worker(made_from, its_own, threads) for its_own in each]
         self._close = weakref.finalize(self, _close, self.workers)
-        self.fingerprint, self.description = self._greet()
+        self.fingerprint, self.description = self._wait_until_loaded()
 
     def close(self) -> None:
         """Ends all processes; also done when the pool is forgotten, and at exit."""
@@ -83,7 +84,8 @@ class Pool:
     ) -> list[Outcomes]:
         """As `sparring.rerank.engine.engine.Engine.__call__`; SparringError when no worker is left."""
         start = time.perf_counter()
-        call = _Call(topics, groups, self._blank(groups) if known is None else [k.copy() for k in known], sink)
+        results = [blank(rows, self.width) if known is None else known[t].copy() for t, rows in enumerate(groups)]
+        call = _Call(topics, groups, results, sink)
         waiting = deque(_share(groups, len(self.workers)))
         running: dict[Worker, list[Part]] = {}
         with console.progress(total=sum(map(len, groups)), unit="group", label=self.model.name) as bar:
@@ -97,19 +99,16 @@ class Pool:
         self._count(call.results, time.perf_counter() - start)
         return call.results
 
-    def _blank(self, groups: Sequence[Groups]) -> list[Outcomes]:
-        return [np.full(len(rows) if self.width == 2 else rows.shape, np.nan) for rows in groups]
-
-    def _greet(self) -> tuple[str, Any]:
+    def _wait_until_loaded(self) -> tuple[str, Mapping[str, object]]:
         """Waits until every worker has loaded the model; those that cannot are lost."""
-        greetings: dict[Worker, tuple[str, Any]] = {}
-        while pending := [w for w in self.workers if w not in greetings]:
+        ready: dict[Worker, tuple[str, Mapping[str, object]]] = {}
+        while pending := [w for w in self.workers if w not in ready]:
             for worker, kind, said in _hear(pending):
                 if kind == "ready":
-                    greetings[worker] = (said[0], said[1])
+                    ready[worker] = (said[0], said[1])
                 elif kind != "alive":
-                    self._misfortune(worker, kind, said[0])
-        first, *others = greetings.values()
+                    self._give_up_on(worker, kind, said[0])
+        first, *others = ready.values()
         if any(other[0] != first[0] for other in others):
             self.close()
             raise SparringError(
@@ -128,10 +127,10 @@ class Pool:
                 self._counted[worker] = said[1]
             elif kind != "alive":
                 waiting.appendleft(running.pop(worker))
-                self._misfortune(worker, kind, said[0])
+                self._give_up_on(worker, kind, said[0])
         return answered
 
-    def _misfortune(self, worker: Worker, kind: str, said: Any) -> None:
+    def _give_up_on(self, worker: Worker, kind: str, said: Any) -> None:
         """A worker's own account: an error of the model or the input stops the run, any other loses the worker."""
         if kind == "refused":
             self.close()
@@ -149,10 +148,7 @@ class Pool:
 
     def _count(self, results: Sequence[Outcomes], seconds: float) -> None:
         """Adds up what the workers have counted; ties and time are the pool's own."""
-        for name in SUMMED:
-            setattr(self.stats, name, sum(getattr(stats, name) for stats in self._counted.values()))
-        self.stats.quarantined = [group for stats in self._counted.values() for group in stats.quarantined]
-        self.stats.peak_memory = max((stats.peak_memory for stats in self._counted.values()), default=0)
+        self.stats.take(self._counted.values())
         self.stats.seconds += seconds
         self.stats.count_ties(results)
 

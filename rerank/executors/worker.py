@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import inspect
 import multiprocessing
 import os
 import signal
@@ -19,7 +18,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -28,9 +27,12 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
+from ..engine.engine import open_on_device
+from ..engine.model import ScorerOptions
 from ..errors import SparringError
 from ..models.loading import Source
-from ..vocabulary import Candidates, Groups, Outcomes
+from ..stats import Stats
+from ..vocabulary import Candidates, Groups, Outcomes, Scorer
 
 BEAT_S = 2.0
 SILENCE_S = 20.0
@@ -51,16 +53,16 @@ class Task:
 class Worker:
     """A process on one device, seen from the process that started it."""
 
-    def __init__(self, source: Source, device: str, options: dict[str, Any], threads: int) -> None:
+    def __init__(self, source: Source, options: ScorerOptions, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
-        self.device = device
+        self.device = device = options.device
         self.ready = False
         self.quiet = 0.0
         self._folder = tempfile.TemporaryDirectory(prefix="sparring-worker-")
         self._trace = Path(self._folder.name) / "trace"
         self.pipe, theirs = context.Pipe()
         self._sender: threading.Thread | None = None
-        arguments = (theirs, source, device, options, threads, self._trace)
+        arguments = (theirs, source, options, threads, self._trace)
         self.process = context.Process(target=_serve, args=arguments, name=f"sparring {device}", daemon=True)
         self.process.start()
         theirs.close()
@@ -123,12 +125,8 @@ class Worker:
         self._folder.cleanup()
 
 
-def _serve(
-    pipe: Connection, source: Source, device: str, options: dict[str, Any], threads: int, trace: Path
-) -> None:
+def _serve(pipe: Connection, source: Source, options: ScorerOptions, threads: int, trace: Path) -> None:
     """What the process does: loads the model, then answers tasks until there are no more."""
-    from .open import open_scorer
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
     lock = threading.Lock()
 
@@ -142,11 +140,10 @@ def _serve(
         try:
             torch.set_num_threads(threads)
             with _beating(send, Watch("cpu")):
-                scorer: Any = open_scorer(source.load(), device=device, progress=False, **options)
-            takes_known = "known" in inspect.signature(scorer.__call__).parameters
-            send("ready", scorer.fingerprint, getattr(scorer, "description", None))
+                scorer = open_on_device(source.load(), options)
+            send("ready", scorer.fingerprint, dict(scorer.description))
             while (task := pipe.recv()) is not None:
-                _answer(scorer, task, takes_known, device, send)
+                _answer(scorer, task, options.device, send)
         except (EOFError, BrokenPipeError):  # the parent is gone
             return
         except SparringError as error:
@@ -155,16 +152,15 @@ def _serve(
             send("failed", traceback.format_exc())
 
 
-def _answer(scorer: Any, task: Task, takes_known: bool, device: str, send: Any) -> None:
+def _answer(scorer: Scorer, task: Task, device: str, send: Callable[..., None]) -> None:
     watch = Watch(device, scorer.stats)
 
     def sink(topic: NDArray[Any], row: NDArray[Any], outcomes: Outcomes) -> None:
         watch.outcomes += len(row)
         send("outcomes", topic, row, outcomes)
 
-    more = {"known": task.known} if takes_known else {}
     with _beating(send, watch):
-        answers = scorer(task.topics, task.groups, sink, **more)
+        answers = scorer(task.topics, task.groups, sink, task.known)
     send("done", answers, scorer.stats)
 
 
@@ -178,13 +174,13 @@ class Watch:
 
     Args:
         device: such as "cpu" or "cuda:0".
-        stats: the scorer's, None while it is loaded; without ``batches`` in it what moves is seen less often, and
-            `LOAD_S` take the place of `STALL_S`.
+        stats: the scorer's, None while it is loaded; where they say that it works in silence, `LOAD_S` take the
+            place of `STALL_S`.
         outcomes: how many have come out so far.
     """
 
     device: str
-    stats: Any = None
+    stats: Stats | None = None
     outcomes: int = 0
     idle: float = field(default=0.0, init=False)
 
@@ -203,15 +199,15 @@ class Watch:
             self.idle, self._seen, self._used = 0.0, seen, used
         else:
             self.idle += BEAT_S
-        batches_seen = hasattr(self.stats, "batches") and not (on_gpu and seen[1] == self._start[1])
-        return self.idle > (STALL_S if batches_seen else LOAD_S)
+        shown = self.stats is not None and not self.stats.silent and not (on_gpu and seen[1] == self._start[1])
+        return self.idle > (STALL_S if shown else LOAD_S)
 
     def _counts(self) -> tuple[int, int]:
-        return self.outcomes, int(getattr(self.stats, "batches", 0))
+        return self.outcomes, 0 if self.stats is None else self.stats.batches
 
 
 @contextlib.contextmanager
-def _beating(send: Any, watch: Watch) -> Iterator[None]:
+def _beating(send: Callable[..., None], watch: Watch) -> Iterator[None]:
     """Sends beats while the block runs; the last one says that it has stalled, where the watch finds that."""
     done = threading.Event()
 

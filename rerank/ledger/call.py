@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ..vocabulary import Groups, Outcomes, Sink
+from ..vocabulary import Groups, Outcomes, Sink, unknown_rows
 from .keys import HashedTopic, Rows, Values, group_keys
 
 
@@ -71,6 +71,12 @@ class Call:
             packed[np.arange(packed.shape[1]) < self._sizes[rows, None]] = table[:, :columns][real]
             self._said[rows] = packed
         self.done[rows] = True
+
+    def know(self, known: Sequence[Outcomes]) -> None:
+        """Answers that the caller has already, NaN where there are none."""
+        for index, said in enumerate(known):
+            rows = np.flatnonzero(~unknown_rows(said))
+            self.take(self._ends[index] + rows, said[rows])
 
     def values(self, rows: Rows, size: int) -> Values:
         """The answers of groups of one size, (g, size)."""

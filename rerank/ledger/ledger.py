@@ -7,8 +7,6 @@ same pair of texts in another collection is a hit.
 
 from __future__ import annotations
 
-import inspect
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..data.locks import Lock
 from ..errors import InputError, SparringError
+from ..stats import Stats
 from ..vocabulary import Candidates, Groups, Outcomes, Scorer, Sink
 from .call import Call
 from .keys import HashedTopic, Table
@@ -90,7 +89,7 @@ class Ledger:
         Raises:
             InputError: nothing here was made by this scorer; the message names the fields that differ.
         """
-        fields = _fields(scorer)
+        fields = scorer.description
         others = [known for known in self.describe() if known.groups]
         if not fresh and others and all(known.fingerprint != scorer.fingerprint for known in others):
             nearest = min(others, key=lambda known: len(_differences(known.fields, fields)))
@@ -105,10 +104,9 @@ class Ledger:
 class Recorded:
     """A `Scorer` in front of another: answers from the ledger, asks for the rest, records as answers arrive.
 
-    An engine that takes ``known`` outcomes is given all groups with what is known of them: it plans the batches of
-    an uninterrupted run and leaves out what is known, so that a resumed run ends in the same bits. Any other
-    scorer is asked for the missing groups, in order. Equal groups are asked once; rows with a NaN (quarantined)
-    are not stored.
+    The scorer is given all groups with what is known of them: it plans the work of an uninterrupted run and leaves
+    out what is known, so that a resumed run ends in the same bits. Equal groups are asked once; rows with a NaN
+    (quarantined) are not stored.
 
     Attributes:
         hits, asked: groups answered from the ledger (or twice in one call), and groups put to the scorer.
@@ -119,29 +117,51 @@ class Recorded:
         self.fingerprint = scorer.fingerprint
         self.hits = self.asked = 0
         self._scorer = scorer
-        self._takes_known = "known" in inspect.signature(scorer.__call__).parameters
         self._pages = pages
         self._configuration = configuration
         self._live: dict[int, HashedTopic] = {}
         self._known: dict[int, Table] = {}
 
+    @property
+    def description(self) -> Mapping[str, object]:
+        """That of the scorer behind it."""
+        return self._scorer.description
+
+    @property
+    def stats(self) -> Stats:
+        """Those of the scorer behind it: what came from the ledger is not counted."""
+        return self._scorer.stats
+
+    def close(self) -> None:
+        """Closes the scorer behind it; the ledger is closed by whoever opened it."""
+        self._scorer.close()
+
     def __call__(
-        self, topics: Sequence[Candidates], groups: Sequence[Groups], sink: Sink | None = None
+        self,
+        topics: Sequence[Candidates],
+        groups: Sequence[Groups],
+        sink: Sink | None = None,
+        known: Sequence[Outcomes] | None = None,
     ) -> list[Outcomes]:
+        """Outcomes of all groups; see `sparring.rerank.vocabulary.Scorer`."""
         self._settle(topics)
         call = Call([self._live[id(topic)] for topic in topics], groups, self.width)
+        if known is not None:
+            call.know(known)
+        given = call.done.copy()
         for size, rows in call.by_size():
             if size in self._known:
                 found, values = self._known[size].find(call.keys[rows])
                 call.fill(rows[found], values)
-        if sink is not None and call.done.any():
-            call.report(sink, np.flatnonzero(call.done))
+        found_here = np.flatnonzero(call.done & ~given)
+        if sink is not None and len(found_here):
+            call.report(sink, found_here)
         distinct = call.distinct()
         missing = distinct[~call.done[distinct]]
         self.asked += len(missing)
         self.hits += len(call.done) - len(missing)
         if len(missing):
-            self._ask(topics, groups, call, distinct if self._takes_known else missing, sink)
+            self._ask(topics, groups, call, distinct, sink)
             for size, rows in call.by_size(missing):
                 rows, values = _whole(rows, call.values(rows, size))
                 self._known.setdefault(size, Table()).add(call.keys[rows], values)
@@ -180,10 +200,8 @@ class Recorded:
             if sink is not None:
                 call.report(sink, rows)
 
-        options = {}
-        if self._takes_known:
-            options["known"] = [call.shaped(group, part) for group, part in zip(asked, parts, strict=True)]
-        answers = self._scorer([topics[owner] for owner in owners.tolist()], asked, record, **options)
+        before = [call.shaped(group, part) for group, part in zip(asked, parts, strict=True)]
+        answers = self._scorer([topics[owner] for owner in owners.tolist()], asked, record, before)
         for index, (part, outcomes) in enumerate(zip(parts, answers, strict=True)):
             late = np.flatnonzero(~call.done[part])  # a scorer need not report as it goes
             if len(late):
@@ -209,18 +227,6 @@ def _whole(rows: NDArray[np.int64], values: NDArray[np.float64]) -> tuple[NDArra
         return rows, values
     keep = ~missing.any(axis=1)
     return rows[keep], values[keep]
-
-
-def _fields(scorer: Scorer) -> Mapping[str, object]:
-    """What a fingerprint stands for, readable: the scorer's ``description``, else the fingerprint's own JSON."""
-    described = getattr(scorer, "description", None)
-    if isinstance(described, Mapping):
-        return described
-    try:
-        parsed = json.loads(scorer.fingerprint)
-    except json.JSONDecodeError:
-        parsed = None
-    return parsed if isinstance(parsed, dict) else {"fingerprint": scorer.fingerprint}
 
 
 def _differences(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:

@@ -1,7 +1,7 @@
 """Model families: one file each, holding everything a family's forward pass needs.
 
 A family is a frozen dataclass in `sparring.rerank.registry.families` with ``claims(checkpoint) -> bool``, decided
-from the checkpoint's config and an explicit table of names, and ``load(checkpoint) -> Model``. A checkpoint can
+from the checkpoint's config and an explicit table of names, and ``load(checkpoint) -> AnyModel``. A checkpoint can
 say itself what it is: ``"sparring_family": "duo(segments=3)"`` in its ``config.json``.
 """
 
@@ -11,19 +11,15 @@ import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 from weakref import WeakKeyDictionary
 
-from ..engine.model import Model
+from ..engine.model import AnyModel
 from ..engine.templates import Template, Truncation
 from ..errors import InputError, UsageError
 from ..registry import families, unknown
 from .checkpoints import Checkpoint
 from .pickles import opened
-
-if TYPE_CHECKING:
-    pass
-
 
 FAMILY_KEY = "sparring_family"
 """The key of ``config.json`` under which a checkpoint states its family as a spec string."""
@@ -36,7 +32,7 @@ class Family(Protocol):
 
     def claims(self, checkpoint: Checkpoint) -> bool: ...
 
-    def load(self, checkpoint: Checkpoint) -> Model: ...
+    def load(self, checkpoint: Checkpoint) -> AnyModel: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +45,7 @@ class Source:
     allow_pickle: bool = False
     options: tuple[tuple[str, Any], ...] = ()
 
-    def load(self) -> Model:
+    def load(self) -> AnyModel:
         """The model, loaded anew."""
         return load(
             self.name,
@@ -60,10 +56,10 @@ class Source:
         )
 
 
-_sources: WeakKeyDictionary[Any, Source] = WeakKeyDictionary()
+_sources: WeakKeyDictionary[AnyModel, Source] = WeakKeyDictionary()
 
 
-def source(model: Any) -> Source:
+def source(model: AnyModel) -> Source:
     """How `load` made a model; UsageError for one that was made otherwise."""
     if model not in _sources:
         raise UsageError(f"{model.name}: only a model that is loaded by its name can run on several devices")
@@ -78,7 +74,7 @@ def load(
     max_length: int | None = None,
     allow_pickle: bool = False,
     **options: Any,
-) -> Model:
+) -> AnyModel:
     """Loads a model: a folder, ``minilm`` (embedded), or a name on the hub.
 
     Args:
@@ -97,7 +93,7 @@ def load(
         options["max_length"] = max_length
     with opened(name_or_path, revision, allow_pickle) as checkpoint:
         chosen = families.parse(family) if family else _claimant(checkpoint)
-        model: Model = _with_options(chosen, options).load(checkpoint)
+        model: AnyModel = _with_options(chosen, options).load(checkpoint)
     _sources[model] = Source(name_or_path, family, revision, allow_pickle, tuple(options.items()))
     return model
 

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..engine.devices import choose_dtype, dtype_name
 from ..errors import UsageError
 from .endpoint import Messages, Reply, Usage
 from .list_prompts import LETTERS
@@ -35,11 +34,9 @@ class LocalChat:
         self.pad_id = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
         module.generation_config.pad_token_id = self.pad_id
 
-    def place(self, device: torch.device, dtype: str) -> str:
-        """Moves the model; returns the name of the dtype it runs in."""
-        precision = choose_dtype(dtype, device)
-        self.module.to(device=device, dtype=precision)
-        return dtype_name(precision)
+    def place(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Moves the model."""
+        self.module.to(device=device, dtype=dtype)
 
     @torch.inference_mode()
     def ask_all(self, questions: Sequence[Messages]) -> Iterator[tuple[int, Reply | None]]:

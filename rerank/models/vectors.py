@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from ..engine.batches import Batch, build_sequences, gather, plan
-from ..engine.stats import EngineStats
+from ..engine.stats import count_batch
 from ..engine.templates import Template, Truncation
 from ..engine.token_store import TokenStore
 from ..errors import UsageError
+from ..stats import Stats
 from ..vocabulary import Candidates, Groups, Outcomes, Sink
 
 CACHED = 1 << 17
@@ -37,7 +38,7 @@ class Encoder(Protocol):
 class VectorStore:
     """Vectors of (query, passage) pairs, each pair encoded once, in batches of about ``token_budget`` tokens."""
 
-    def __init__(self, encoder: Encoder, device: torch.device, token_budget: int, stats: EngineStats) -> None:
+    def __init__(self, encoder: Encoder, device: torch.device, token_budget: int, stats: Stats) -> None:
         self._encoder, self._device, self._budget, self._stats = encoder, device, token_budget, stats
         self._tokens = TokenStore(encoder.tokenizer, encoder.truncation.max_length)
         self._known: dict[Pair, torch.Tensor] = {}
@@ -45,12 +46,16 @@ class VectorStore:
     def __call__(self, pairs: Sequence[Pair]) -> torch.Tensor:
         """Vectors of the pairs in their order, (n, H), on the device."""
         if len(self._known) > CACHED:
-            self._known.clear()
-            self._tokens.clear()
+            self.clear()
         fresh = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]
         if fresh:
             self._encode(fresh)
         return torch.stack([self._known[pair] for pair in pairs])
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._known.clear()
+        self._tokens.clear()
 
     def _encode(self, pairs: Sequence[Pair]) -> None:
         encoder, store = self._encoder, self._tokens
@@ -64,7 +69,7 @@ class VectorStore:
         self._stats.empty_texts += sum(not text or text.isspace() for _, text in pairs)
         for chosen in plan(sequences.tokens, sequences.tokens, np.ones_like(each), self._budget, False):
             batch = gather(store, encoder.template, sequences, chosen, encoder.first_position)
-            self._stats.count_batch(batch, True)
+            count_batch(self._stats, batch, True)
             vectors = encoder.states(batch.to(self._device))
             self._known.update(zip((pairs[i] for i in chosen.tolist()), vectors, strict=True))
 
@@ -73,11 +78,17 @@ ScoreList = Callable[[Candidates, NDArray[np.int64]], NDArray[np.float64]]
 
 
 def score_lists(
-    topics: Sequence[Candidates], groups: Sequence[Groups], score: ScoreList, stats: EngineStats, sink: Sink | None
+    topics: Sequence[Candidates],
+    groups: Sequence[Groups],
+    score: ScoreList,
+    stats: Stats,
+    sink: Sink | None,
+    known: Sequence[Outcomes] | None = None,
 ) -> list[Outcomes]:
     """Outcomes of every list, one after the other; ``score`` is given a topic and positions in it.
 
-    Raises UsageError where a group names a position outside its topic.
+    A list that is ``known`` is scored all the same, so that vectors are made in the batches of an uninterrupted
+    call, and keeps the outcome that it had. Raises UsageError where a group names a position outside its topic.
     """
     start = time.perf_counter()
     results = []
@@ -90,7 +101,9 @@ def score_lists(
             if real.any():
                 outcomes[number, real] = score(topic, row[real].astype(np.int64))
             stats.groups += 1
-            if sink is not None:
+            if known is not None and not np.isnan(known[index][number]).all():
+                outcomes[number] = known[index][number]
+            elif sink is not None:
                 sink(np.array([index]), np.array([number]), outcomes[number : number + 1])
         results.append(outcomes)
     stats.seconds += time.perf_counter() - start

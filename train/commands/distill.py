@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...rerank import console, registry
-from ...rerank.commands.job import DEFAULT_SCHEDULES, Job, discard_ledger, prepare, ranked_topics
+from ...rerank.commands.job import Job, discard_ledger, prepare, ranked_topics
 from ...rerank.commands.options import ScoringOptions
 from ...rerank.data.atomic import atomic_write, check_output
 from ...rerank.data.candidates import CandidateSet
@@ -49,7 +49,7 @@ class Options(ScoringOptions):
 
 
 class OwnScores:
-    """The scores that the candidates came with, as a pointwise `Scorer`: the teacher is whoever made the run."""
+    """The scores that the candidates came with, as a pointwise `Judge`: the teacher is whoever made the run."""
 
     width = 1
     fingerprint = "first stage"
@@ -152,7 +152,7 @@ def _teacher(options: Options, sampler: Sampler, as_pairs: bool) -> Teacher:
                 f"--schedule {job.schedule} compares nothing: choose one of pairs, such as neighbours"
             )
         return Teacher(job.topics, str(job.schedule), job)
-    schedule = registry.schedules.parse(options.schedule or DEFAULT_SCHEDULES[1])
+    schedule = registry.schedules.parse(options.schedule or "pointwise")
     check_widths(schedule, 1)
     return Teacher(options.candidates(run), str(schedule), None)
 

@@ -63,7 +63,7 @@ class Development:
 
 
 class TrainedScorer:
-    """A ranker under training as a `sparring.rerank.vocabulary.Scorer`; its weights stay as they are."""
+    """A ranker under training as a `sparring.rerank.vocabulary.Judge`; its weights stay as they are."""
 
     fingerprint = "in training"
 

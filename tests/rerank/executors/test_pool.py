@@ -20,7 +20,7 @@ from crashing import collection
 from fake_model import Fake
 from sparring.rerank.engine.devices import split_devices
 from sparring.rerank.engine.engine import Engine
-from sparring.rerank.engine.stats import EngineStats
+from sparring.rerank.stats import Stats
 from sparring.rerank.errors import SparringError, UsageError
 from sparring.rerank.executors import worker as workers
 from sparring.rerank.executors.open import open_scorer
@@ -211,14 +211,14 @@ def test_what_counts_as_work() -> None:
             sum(range(1000))
 
     for device in ("cpu", "cuda:0"):
-        stats = EngineStats(batches=3)
+        stats = Stats(batches=3)
         assert stalled_after(workers.Watch(device, stats)) == 22.0  # waits for ever before its first batch
         watch = workers.Watch(device, stats)
         stats.batches += 1
         assert not watch.stalled() and stalled_after(watch) == 22.0  # or in it
     loading = workers.Watch("cuda:0")
     assert stalled_after(loading, 500) == workers.LOAD_S + workers.BEAT_S
-    stats = EngineStats()
+    stats = Stats()
     on_cpu, on_gpu = workers.Watch("cpu", stats), workers.Watch("cuda:0", stats)
     stats.batches += 1
     assert not on_cpu.stalled() and not on_gpu.stalled()

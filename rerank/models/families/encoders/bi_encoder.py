@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,14 +13,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ....engine.devices import choose_device, choose_dtype, dtype_name
-from ....engine.stats import EngineStats
+from ....engine.devices import choose_device, choose_dtype
+from ....engine.model import SCHEDULES, ScorerOptions
+from ....engine.precision import claim_precision, described, in_precision
+from ....engine.stats import observe_memory
 from ....errors import InputError, UsageError
 from ....registry import families
-from ....vocabulary import Candidates, Groups, Outcomes, Sink
+from ....stats import Stats
+from ....vocabulary import Candidates, Groups, Outcomes, Sink, blank, unknown_rows
 from ...checkpoints import Checkpoint
 
-CACHED_TEXTS = 1 << 17
 Compare = Callable[[Any, str, torch.Tensor], torch.Tensor]
 """From an encoder, a query and the embeddings of passages (n, d) to scores (n,)."""
 
@@ -32,76 +35,123 @@ def similarity(encoder: Any, query: str, passages: torch.Tensor) -> torch.Tensor
 
 
 class BiEncoder:
-    """Compares queries with embeddings of passages; a `sparring.rerank.vocabulary.Scorer` of width 1.
+    """A sentence-transformers model, loaded; a `sparring.rerank.engine.model.OwnScorer` of width 1."""
 
-    Every passage is encoded once; scores are in fp32.
-    """
-
-    width = 1
+    width: int | None = 1
+    schedule = SCHEDULES[1]
 
     def __init__(
         self, checkpoint: Checkpoint, encoder: Any, fingerprint: str, compare: Compare = similarity
     ) -> None:
         self.name = checkpoint.name
-        self.encoder = encoder
-        self.fingerprint = fingerprint
-        self.compare = compare
-        self.stats = EngineStats()
-        self.batch_size = 32
-        self._vectors: dict[str, NDArray[np.float32]] = {}
-        encoder[0].register_forward_hook(_to_fp32)
+        self.encoder, self.fingerprint, self.compare = encoder, fingerprint, compare
+        self.tokenizer = encoder.tokenizer
+        self.max_length: int | None = encoder.max_seq_length
 
-    def scorer(self, *, device: str = "auto", dtype: str = "auto", **options: Any) -> BiEncoder:
-        """Places the encoder on a device and returns itself; a bi-encoder batches on its own."""
-        where = choose_device(device)
-        precision = choose_dtype(dtype, where)
-        self.encoder.to(device=where)
-        self.encoder[0].to(dtype=precision)  # pooling, projections and similarity stay in fp32
-        self.fingerprint = hashlib.sha256(f"{self.fingerprint} {dtype_name(precision)}".encode()).hexdigest()
-        self.batch_size = 256 if where.type == "cuda" else 16
-        return self
+    def scorer(self, options: ScorerOptions) -> BiEncoderScorer:
+        """Places the encoder on a device; it batches on its own, by the numbers of texts that suit devices."""
+        options.refuse(self.name, "a bi-encoder encodes by numbers of texts", "token_budget")
+        return BiEncoderScorer(self, options)
+
+
+class BiEncoderScorer:
+    """Compares queries with embeddings of passages; a `sparring.rerank.vocabulary.Scorer` of width 1.
+
+    The texts of a topic are encoded together, each distinct one once, whatever came before: a run that goes on
+    makes the batches of an uninterrupted one. Scores are in fp32.
+    """
+
+    width: int | None = 1
+
+    def __init__(self, model: BiEncoder, options: ScorerOptions) -> None:
+        self.model, self.encoder = model, model.encoder
+        self.device = choose_device(options.device)
+        self.dtype = choose_dtype(options.dtype, self.device)
+        if self.device.type == "cuda":
+            options.refuse(model.name, "its kernels on a GPU are not the same from run to run", "deterministic")
+        claim_precision(model, self.dtype)
+        self.encoder.to(device=self.device)
+        self.encoder[0].to(dtype=self.dtype)  # pooling, projections and similarity stay in fp32
+        self.fingerprint = in_precision(model.fingerprint, self.dtype)
+        self.batch_size = 256 if self.device.type == "cuda" else 16
+        self.stats = Stats()
+
+    @property
+    def description(self) -> Mapping[str, object]:
+        """What the fingerprint stands for, in readable fields."""
+        return described(self.model, self.dtype)
+
+    def close(self) -> None:
+        """Nothing is held but the model's memory, which goes with the model."""
 
     def __call__(
-        self, topics: Sequence[Candidates], groups: Sequence[Groups], sink: Sink | None = None
+        self,
+        topics: Sequence[Candidates],
+        groups: Sequence[Groups],
+        sink: Sink | None = None,
+        known: Sequence[Outcomes] | None = None,
     ) -> list[Outcomes]:
-        """Similarities, (g, 1) for each topic, in the order asked."""
+        """Similarities, (g, 1) for each topic, in the order asked; a topic is done whole, or not at all."""
         start = time.perf_counter()
         results = []
         for index, (topic, rows) in enumerate(zip(topics, groups, strict=True)):
             if rows.ndim != 2 or (len(rows) and rows.shape[1] != 1):
                 raise UsageError(f"topic {topic.qid}: a bi-encoder scores groups of 1, found shape {rows.shape}")
-            outcomes = self._topic(topic, rows[:, 0]) if len(rows) else np.empty((0, 1))
-            results.append(outcomes)
+            before = blank(rows, 1) if known is None else known[index]
+            fresh = np.flatnonzero(unknown_rows(before))
             self.stats.groups += len(rows)
             self.stats.sequences += len(rows)
-            if sink is not None and len(rows):
-                sink(np.full(len(rows), index, np.int64), np.arange(len(rows), dtype=np.int64), outcomes)
+            if not len(fresh):
+                results.append(before)
+                continue
+            outcomes = np.where(np.isnan(before), self._topic(topic, rows[:, 0]), before)
+            results.append(outcomes)
+            if sink is not None:
+                sink(np.full(len(fresh), index, np.int64), fresh, outcomes[fresh])
         self.stats.seconds += time.perf_counter() - start
         self.stats.count_ties(results)
-        self.stats.observe_memory(torch.device(self.encoder.device))
+        observe_memory(self.stats, self.device)
         return results
 
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def encode(self, texts: Sequence[str | None]) -> NDArray[np.float32]:
         """Embeddings of passages, (n, d), each distinct text encoded once."""
         clean = [_valid(text) for text in texts]
-        if len(self._vectors) > CACHED_TEXTS:
-            self._vectors.clear()
-        fresh = [text for text in dict.fromkeys(clean) if text not in self._vectors]
-        if fresh:
-            vectors = self.encoder.encode_document(fresh, batch_size=self.batch_size, show_progress_bar=False)
-            self._vectors.update(zip(fresh, np.asarray(vectors, np.float32), strict=True))
-        return np.stack([self._vectors[text] for text in clean])
+        distinct = list(dict.fromkeys(clean))
+        with self._counting():
+            vectors = self.encoder.encode_document(distinct, batch_size=self.batch_size, show_progress_bar=False)
+        where = {text: row for row, text in enumerate(distinct)}
+        found: NDArray[np.float32] = np.asarray(vectors, np.float32)[[where[text] for text in clean]]
+        return found
 
     def _topic(self, topic: Candidates, positions: NDArray[np.int32]) -> Outcomes:
         texts = [topic.texts[i] for i in positions.tolist()]
         self.stats.empty_texts += sum(not text or text.isspace() for text in texts)
         passages = self.encode(texts)
-        compared = self.compare(self.encoder, _valid(topic.query), torch.from_numpy(passages))
+        compared = self.model.compare(self.encoder, _valid(topic.query), torch.from_numpy(passages))
         scores: NDArray[np.float64] = compared.numpy().astype(np.float64)[:, None]
         return scores
 
+    @contextlib.contextmanager
+    def _counting(self) -> Iterator[None]:
+        """Counts the tokens that go through the encoder's body."""
 
-def _to_fp32(module: Any, inputs: Any, features: dict[str, Any]) -> dict[str, Any]:
+        def count(module: Any, inputs: Any, features: dict[str, Any]) -> None:
+            mask = features["attention_mask"]
+            tokens = int(mask.sum())
+            self.stats.batches += 1
+            self.stats.tokens += tokens
+            self.stats.computed += tokens
+            self.stats.padding += mask.numel() - tokens
+
+        handle = self.encoder[0].register_forward_hook(count)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+
+def to_fp32(module: Any, inputs: Any, features: dict[str, Any]) -> dict[str, Any]:
+    """A forward hook of the body: pooling, projections and similarity work in fp32."""
     return features | {"token_embeddings": features["token_embeddings"].float()}
 
 
@@ -130,6 +180,7 @@ class BiEncoders:
         if not (checkpoint.folder / "modules.json").is_file():
             raise InputError(f"{checkpoint.name}: no modules.json: not a sentence-transformers model")
         encoder = load_encoder(checkpoint, self.max_length)
+        encoder[0].register_forward_hook(to_fp32)
         return BiEncoder(checkpoint, encoder, encoder_fingerprint(checkpoint, encoder.max_seq_length))
 
 

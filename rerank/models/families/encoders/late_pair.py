@@ -10,23 +10,26 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from ....engine.batches import Batch
 from ....engine.devices import choose_device, choose_dtype, default_budget, dtype_name
+from ....engine.forward import Forward, Scored
+from ....engine.model import SCHEDULES, ScorerOptions
+from ....engine.precision import claim_precision, described, in_precision
 from ....engine.self_check import SelfCheck
-from ....engine.shards import Shard, build_shard, prefetch, split_topics
-from ....engine.stats import EngineStats
+from ....engine.stats import observe_memory
 from ....engine.templates import Truncation, pair_template
-from ....engine.token_store import TokenStore
 from ....errors import InputError, SparringError, UsageError
 from ....registry import families
+from ....stats import Stats
 from ....vocabulary import Candidates, Groups, Outcomes, Sink
 from ...attention.packed import PACKED, packed_kwargs, register
 from ...attention.post_norm import POST_NORM, PostNormEncoder, token_states
@@ -49,6 +52,7 @@ class LatePairEncoder:
 
     width: int | None = 2
     packed = True
+    schedule = SCHEDULES[2]
 
     def __init__(
         self,
@@ -66,6 +70,7 @@ class LatePairEncoder:
         self.tokenizer, self.head = tokenizer, head
         self.template = pair_template(tokenizer, getattr(config, "type_vocab_size", 0) > 1)
         self.truncation = Truncation(length)
+        self.max_length: int | None = length
         self.first_position = first_position
         weights = b"".join(value.numpy().tobytes() for value in head.state_dict().values())
         digest = hashlib.sha256(weights + head.activation.encode()).hexdigest()
@@ -76,9 +81,9 @@ class LatePairEncoder:
         body.set_attn_implementation(PACKED)
         self.body: Any = PostNormEncoder(body, live) if self.lean else body
 
-    def scorer(self, **options: Any) -> LatePair:
-        """The scorer of this model; options are those of `LatePair`."""
-        return LatePair(self, **options)
+    def scorer(self, options: ScorerOptions) -> LatePair:
+        """A scorer of pairs; see `sparring.rerank.engine.model.ScorerOptions`."""
+        return LatePair(self, options)
 
     def place(self, device: torch.device, dtype: torch.dtype, deterministic: bool = False) -> None:
         """Moves the encoder in ``dtype`` and the head in fp32 to a device."""
@@ -109,42 +114,32 @@ class LatePair:
 
     Args:
         model: from `sparring.rerank.models.loading.load`.
-        device, dtype, token_budget, deterministic, progress: as for `sparring.rerank.engine.engine.Engine`.
+        options: see `sparring.rerank.engine.model.ScorerOptions`.
     """
 
     width: int | None = 2
 
-    def __init__(
-        self,
-        model: LatePairEncoder,
-        *,
-        device: str = "auto",
-        dtype: str = "auto",
-        token_budget: int | None = None,
-        deterministic: bool = False,
-        progress: bool = True,
-    ) -> None:
-        if token_budget is not None and token_budget < 1:
-            raise UsageError(f"token budget {token_budget} must be at least 1")
+    def __init__(self, model: LatePairEncoder, options: ScorerOptions) -> None:
         self.model = model
-        self.device = choose_device(device)
-        self.dtype = choose_dtype(dtype, self.device)
-        self.token_budget = token_budget or default_budget(self.device)
-        self.fingerprint = hashlib.sha256(f"{model.fingerprint} {dtype_name(self.dtype)}".encode()).hexdigest()
-        self.stats = EngineStats()
+        self.device = choose_device(options.device)
+        self.dtype = choose_dtype(options.dtype, self.device)
+        self.fingerprint = in_precision(model.fingerprint, self.dtype)
+        self.stats = Stats()
         self._features: dict[tuple[str, str], NDArray[np.float64]] = {}
-        self._store = TokenStore(model.tokenizer, model.truncation.max_length)
-        model.place(self.device, self.dtype, deterministic)
+        claim_precision(model, self.dtype)
+        model.place(self.device, self.dtype, options.deterministic)
+        self._forward = Forward(
+            model, self.device, options.token_budget or default_budget(self.device), self.stats
+        )
 
     @property
     def description(self) -> dict[str, object]:
         """What the fingerprint stands for, in readable fields."""
-        return {
-            "model": self.model.name,
-            "weights, config and input": self.model.fingerprint[:16],
-            "truncation": str(self.model.truncation),
-            "dtype": dtype_name(self.dtype),
-        }
+        return described(self.model, self.dtype)
+
+    def close(self) -> None:
+        """Forgets the vectors."""
+        self._features.clear()
 
     def __call__(
         self,
@@ -178,7 +173,7 @@ class LatePair:
                 sink(np.full(len(fresh), index, np.int64), fresh, outcomes[fresh])
         self.stats.seconds += time.perf_counter() - start
         self.stats.count_ties(results)
-        self.stats.observe_memory(self.device)
+        observe_memory(self.stats, self.device)
         return results
 
     def _validate(self, topics: Sequence[Candidates], groups: Sequence[Groups]) -> None:
@@ -197,72 +192,51 @@ class LatePair:
         positions, place = np.unique(rows, return_inverse=True)
         features = np.stack([self._features[_key(topic, i)] for i in positions.tolist()])
         first, second = place.reshape(rows.shape).T
-        outcomes: Outcomes = 1 / (1 + np.exp(-pair_logits(features[first], features[second])))
+        outcomes: Outcomes = expit(pair_logits(features[first], features[second]))
         return outcomes
 
     def _encode(self, topics: Sequence[Candidates], groups: Sequence[Groups]) -> None:
         """Features of every candidate that the groups name and that has none yet."""
         fresh: list[Groups] = []
         for topic, rows in zip(topics, groups, strict=True):
-            keys = {
-                _key(topic, i): i for i in np.unique(rows).tolist()[::-1]
-            }  # equal texts once, the first of them
+            # equal texts once, the first of them
+            keys = {_key(topic, i): i for i in np.unique(rows).tolist()[::-1]}
             new = sorted(position for key, position in keys.items() if key not in self._features)
             fresh.append(np.array(new, np.int32)[:, None])
         found: list[NDArray[np.float64]] = []
-        work = prefetch(self._batches(topics, fresh))
+        encodings = sum(map(len, fresh))
+        batches = self._forward(topics, fresh, lambda t: np.ones(len(fresh[t]), np.bool_))
         try:
-            for shard, chosen, batch in work:
-                values = self._forward(batch, lambda half, shard=shard, chosen=chosen: shard.batch(chosen[half]))  # type: ignore[misc]
-                found.append(values)
-                for t, row, feature in zip(*(x.tolist() for x in shard.owner(chosen)), values, strict=True):
-                    if not np.isfinite(feature).all():
-                        raise SparringError(
-                            f"{self.model.name}: topic {topics[t].qid}, document "
-                            f"{topics[t].docids[int(fresh[t][row, 0])]}: the vector is not finite in "
-                            f"{dtype_name(self.dtype)}: try --dtype float32, else the weights are damaged"
-                        )
-                    self._features[_key(topics[t], int(fresh[t][row, 0]))] = feature
+            for scored in batches:
+                found.append(self._keep(topics, fresh, scored))
         finally:
-            work.close()
+            batches.close()
+        self.stats.groups -= encodings  # groups are the pairs asked
         vectors = np.concatenate(found) if found else np.empty((0, 1))
         if len(vectors) >= SelfCheck.LEAST and np.ptp(vectors, axis=0).max() <= 1e-7 * np.abs(vectors).max():
             raise SparringError(
                 f"{self.model.name}: {len(vectors)} passages have the same vector: head or encoder is wrong"
             )
 
-    def _batches(
-        self, topics: Sequence[Candidates], fresh: Sequence[Groups]
-    ) -> Iterator[tuple[Shard, NDArray[np.int64], Batch]]:
-        for chosen_topics in split_topics(fresh):
-            if len(self._store.flat) > STORE_TOKENS:
-                self._store = TokenStore(self.model.tokenizer, self.model.truncation.max_length)
-            shard = build_shard(self._store, self.model, topics, fresh, chosen_topics)
-            self.stats.count_shard(shard)
-            self.stats.groups -= len(shard)  # groups are the pairs asked; these are encodings
-            for chosen in shard.plan(self.token_budget):
-                batch = shard.batch(chosen)
-                yield shard, chosen, batch.pin() if self.device.type == "cuda" else batch
-
-    def _forward(self, batch: Batch, part: Callable[[NDArray[np.int64]], Batch]) -> NDArray[np.float64]:
-        """Features of a batch on the host; out of memory halves the budget. ``part`` makes a batch of rows."""
-        self.stats.count_batch(batch, True)
-        try:
-            return np.asarray(self.model.forward(batch.to(self.device)).cpu().numpy(), np.float64)
-        except torch.OutOfMemoryError:
-            if len(batch.lengths) == 1:
-                raise
-            self.stats.retries += 1
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        self.token_budget = max(1, min(self.token_budget, len(batch.input_ids)) // 2)
-        rows = np.arange(len(batch.lengths))
-        return np.concatenate(
-            [
-                self._forward(part(half), lambda inner, half=half: part(half[inner]))  # type: ignore[misc]
-                for half in np.array_split(rows, 2)
-            ]
-        )
+    def _keep(self, topics: Sequence[Candidates], fresh: Sequence[Groups], scored: Scored) -> NDArray[np.float64]:
+        """Remembers the vectors of a batch, (S, 1 + 2r); SparringError where one is not finite, or has no room."""
+        owner, row = scored.shard.owner(scored.groups)
+        who = [(topics[t], int(fresh[t][r, 0])) for t, r in zip(owner.tolist(), row.tolist(), strict=True)]
+        if scored.values is None:
+            topic, position = who[0]
+            raise SparringError(
+                f"{self.model.name}: topic {topic.qid}, document {topic.docids[position]}: out of memory with this "
+                "one passage; try a smaller --max-length or another --device"
+            )
+        values = np.asarray(scored.values.cpu().numpy(), np.float64)
+        for (topic, position), feature in zip(who, values, strict=True):
+            if not np.isfinite(feature).all():
+                raise SparringError(
+                    f"{self.model.name}: topic {topic.qid}, document {topic.docids[position]}: the vector is not "
+                    f"finite in {dtype_name(self.dtype)}: try --dtype float32, else the weights are damaged"
+                )
+            self._features[_key(topic, position)] = feature
+        return values
 
 
 def _key(topic: Candidates, position: int) -> tuple[str, str]:

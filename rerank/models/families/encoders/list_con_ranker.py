@@ -12,7 +12,7 @@ beside it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,12 +22,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ....engine.batches import Batch
-from ....engine.devices import choose_device, choose_dtype, default_budget, dtype_name
-from ....engine.stats import EngineStats
+from ....engine.devices import choose_device, choose_dtype, default_budget
+from ....engine.model import SCHEDULES, ScorerOptions
+from ....engine.precision import claim_precision, described, in_precision
+from ....engine.stats import observe_memory
 from ....engine.templates import Constant, Template, Text, Truncation
 from ....errors import InputError
 from ....registry import families
 from ....rounds import sigmoid
+from ....stats import Stats
 from ....vocabulary import Candidates, Groups, Outcomes, Sink
 from ...attention.packed import PACKED, packed_kwargs, register
 from ...checkpoints import Checkpoint
@@ -62,13 +65,20 @@ class MeanEncoder:
         self.template = Template(slots)
         self.truncation = Truncation(max_length)
         self.first_position = first_position(body.config)
+        self.deterministic = False
         self.typed = getattr(body.config, "type_vocab_size", 0) > 1
+
+    def place(self, device: torch.device, dtype: torch.dtype, deterministic: bool = False) -> None:
+        """Moves the encoder."""
+        self.deterministic = deterministic
+        self.body.to(device=device, dtype=dtype)
 
     def states(self, batch: Batch) -> torch.Tensor:
         """Vectors (S, H) in fp32."""
+        attention = packed_kwargs(batch, self.deterministic)
         typed = {"token_type_ids": batch.segments[None]} if self.typed else {}
         hidden: torch.Tensor = self.body(
-            input_ids=batch.input_ids[None], position_ids=batch.positions[None], **typed, **packed_kwargs(batch)
+            input_ids=batch.input_ids[None], position_ids=batch.positions[None], **typed, **attention
         ).last_hidden_state[0]
         means: torch.Tensor = torch.segment_reduce(hidden.float(), "mean", lengths=batch.boundaries.diff().long())
         return means
@@ -112,7 +122,8 @@ def _beside(linear: nn.Linear, states: torch.Tensor) -> torch.Tensor:
 class ListConRanker:
     """A list transformer over cached text vectors; a `sparring.rerank.vocabulary.Scorer` of any width."""
 
-    width = None
+    width: int | None = None
+    schedule = SCHEDULES[None]
 
     def __init__(
         self, checkpoint: Checkpoint, encoder: MeanEncoder, head: ListTransformer, iterative: bool
@@ -120,46 +131,66 @@ class ListConRanker:
         self.name = checkpoint.name
         self.encoder, self.head, self.iterative = encoder, head.eval(), iterative
         self.tokenizer = encoder.tokenizer
+        self.max_length: int | None = encoder.truncation.max_length
         parts = [hashlib.sha256(t.numpy().tobytes()).hexdigest() for t in head.state_dict().values()]
         self.fingerprint = fingerprint(checkpoint, encoder.template, encoder.truncation, iterative, parts)
-        self.stats = EngineStats()
-        self._vectors: VectorStore | None = None
 
-    def scorer(
-        self, *, device: str = "auto", dtype: str = "auto", token_budget: int | None = None, **options: Any
-    ) -> ListConRanker:
-        """Places encoder and head (fp32) on a device and returns itself; a list ranker batches on its own."""
-        where = choose_device(device)
-        precision = choose_dtype(dtype, where)
-        self.encoder.body.to(device=where, dtype=precision)
-        self.head.to(device=where)
-        self._vectors = VectorStore(self.encoder, where, token_budget or default_budget(where), self.stats)
-        self.fingerprint = hashlib.sha256(f"{self.fingerprint} {dtype_name(precision)}".encode()).hexdigest()
-        return self
+    def scorer(self, options: ScorerOptions) -> ListConRankerScorer:
+        """Places encoder and head (fp32) on a device; a list ranker batches on its own."""
+        return ListConRankerScorer(self, options)
+
+
+class ListConRankerScorer:
+    """Scores lists with a `ListConRanker`; a `sparring.rerank.vocabulary.Scorer` of any width."""
+
+    width: int | None = None
+
+    def __init__(self, model: ListConRanker, options: ScorerOptions) -> None:
+        self.model = model
+        self.device = choose_device(options.device)
+        self.dtype = choose_dtype(options.dtype, self.device)
+        self.fingerprint = in_precision(model.fingerprint, self.dtype)
+        self.stats = Stats()
+        claim_precision(model, self.dtype)
+        model.encoder.place(self.device, self.dtype, options.deterministic)
+        model.head.to(device=self.device)
+        budget = options.token_budget or default_budget(self.device)
+        self._vectors = VectorStore(model.encoder, self.device, budget, self.stats)
+
+    @property
+    def description(self) -> Mapping[str, object]:
+        """What the fingerprint stands for, in readable fields."""
+        return described(self.model, self.dtype)
+
+    def close(self) -> None:
+        """Forgets the vectors."""
+        self._vectors.clear()
 
     def __call__(
-        self, topics: Sequence[Candidates], groups: Sequence[Groups], sink: Sink | None = None
+        self,
+        topics: Sequence[Candidates],
+        groups: Sequence[Groups],
+        sink: Sink | None = None,
+        known: Sequence[Outcomes] | None = None,
     ) -> list[Outcomes]:
         """Scores of every list's members: logits, or in rounds the sigmoid plus the rounds survived."""
-        if self._vectors is None:
-            self.scorer()
         with torch.inference_mode():
-            return score_lists(topics, groups, self._score, self.stats, sink)
+            results = score_lists(topics, groups, self._score, self.stats, sink, known)
+        observe_memory(self.stats, self.device)
+        return results
 
     def _score(self, topic: Candidates, members: NDArray[np.int64]) -> NDArray[np.float64]:
-        if self._vectors is None:
-            raise RuntimeError("scorer() places the model first")
         texts = [("", topic.query), *(("", topic.texts[i] or "") for i in members.tolist())]
         query, *_ = vectors = self._vectors(texts)
         passages = vectors[1:]
 
         def logits(kept: NDArray[np.int64]) -> NDArray[np.float64]:
             index = torch.from_numpy(kept).to(passages.device)
-            said: torch.Tensor = self.head(query, passages.index_select(0, index))
+            said: torch.Tensor = self.model.head(query, passages.index_select(0, index))
             return said.cpu().numpy().astype(np.float64)
 
         everyone = np.arange(len(members))
-        return in_rounds(logits, everyone) if self.iterative else logits(everyone)
+        return in_rounds(logits, everyone) if self.model.iterative else logits(everyone)
 
 
 def in_rounds(logits: Any, members: NDArray[np.int64]) -> NDArray[np.float64]:

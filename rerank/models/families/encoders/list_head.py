@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +21,13 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from ....data.atomic import sha256
-from ....engine.devices import choose_device, choose_dtype, default_budget, dtype_name
-from ....engine.stats import EngineStats
+from ....engine.devices import choose_device, choose_dtype, default_budget
+from ....engine.model import SCHEDULES, ScorerOptions
+from ....engine.precision import claim_precision, described, in_precision
+from ....engine.stats import observe_memory
 from ....errors import InputError
 from ....registry import families
+from ....stats import Stats
 from ....vocabulary import Candidates, Groups, Outcomes, Sink
 from ...checkpoints import Checkpoint
 from ...vectors import VectorStore, score_lists
@@ -89,49 +92,64 @@ class ContextHead(nn.Module):
 class ListHead:
     """A list head over cached cross-encoder vectors; a `sparring.rerank.vocabulary.Scorer` of any width."""
 
-    width = None
+    width: int | None = None
+    schedule = SCHEDULES[None]
 
     def __init__(self, checkpoint: Checkpoint, encoder: SetEncoder, head: ContextHead) -> None:
         self.name = checkpoint.name
         self.encoder, self.head = encoder, head.eval()
         self.tokenizer = encoder.tokenizer
+        self.max_length: int | None = encoder.truncation.max_length
         text = f"{encoder.fingerprint} {sha256(checkpoint.folder / FILE)}"
         self.fingerprint = hashlib.sha256(text.encode()).hexdigest()
-        self.stats = EngineStats()
-        self._vectors: VectorStore | None = None
 
-    def scorer(
-        self,
-        *,
-        device: str = "auto",
-        dtype: str = "auto",
-        token_budget: int | None = None,
-        deterministic: bool = False,
-        **options: Any,
-    ) -> ListHead:
-        """Places encoder and head (fp32) on a device and returns itself; a list head batches on its own."""
-        where = choose_device(device)
-        precision = choose_dtype(dtype, where)
-        self.encoder.place(where, precision, deterministic)
-        self.head.to(device=where)
-        self._vectors = VectorStore(self.encoder, where, token_budget or default_budget(where), self.stats)
-        self.fingerprint = hashlib.sha256(f"{self.fingerprint} {dtype_name(precision)}".encode()).hexdigest()
-        return self
+    def scorer(self, options: ScorerOptions) -> ListHeadScorer:
+        """Places encoder and head (fp32) on a device; a list head batches on its own."""
+        return ListHeadScorer(self, options)
+
+
+class ListHeadScorer:
+    """Scores lists with a `ListHead`; a `sparring.rerank.vocabulary.Scorer` of any width."""
+
+    width: int | None = None
+
+    def __init__(self, model: ListHead, options: ScorerOptions) -> None:
+        self.model = model
+        self.device = choose_device(options.device)
+        self.dtype = choose_dtype(options.dtype, self.device)
+        self.fingerprint = in_precision(model.fingerprint, self.dtype)
+        self.stats = Stats()
+        claim_precision(model, self.dtype)
+        model.encoder.place(self.device, self.dtype, options.deterministic)
+        model.head.to(device=self.device)
+        budget = options.token_budget or default_budget(self.device)
+        self._vectors = VectorStore(model.encoder, self.device, budget, self.stats)
+
+    @property
+    def description(self) -> Mapping[str, object]:
+        """What the fingerprint stands for, in readable fields."""
+        return described(self.model, self.dtype)
+
+    def close(self) -> None:
+        """Forgets the vectors."""
+        self._vectors.clear()
 
     def __call__(
-        self, topics: Sequence[Candidates], groups: Sequence[Groups], sink: Sink | None = None
+        self,
+        topics: Sequence[Candidates],
+        groups: Sequence[Groups],
+        sink: Sink | None = None,
+        known: Sequence[Outcomes] | None = None,
     ) -> list[Outcomes]:
         """Raw fp32 scores of every list's members."""
-        if self._vectors is None:
-            self.scorer()
         with torch.inference_mode():
-            return score_lists(topics, groups, self._score, self.stats, sink)
+            results = score_lists(topics, groups, self._score, self.stats, sink, known)
+        observe_memory(self.stats, self.device)
+        return results
 
     def _score(self, topic: Candidates, members: NDArray[np.int64]) -> NDArray[np.float64]:
-        if self._vectors is None:
-            raise RuntimeError("scorer() places the model first")
         vectors = self._vectors([(topic.query, topic.texts[i] or "") for i in members.tolist()])
-        scores: NDArray[np.float64] = self.head(vectors).cpu().numpy().astype(np.float64)
+        scores: NDArray[np.float64] = self.model.head(vectors).cpu().numpy().astype(np.float64)
         return scores
 
 

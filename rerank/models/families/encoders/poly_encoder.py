@@ -25,7 +25,7 @@ from ....data.atomic import atomic_write
 from ....errors import InputError, MissingResourceError
 from ....registry import families
 from ...checkpoints import Checkpoint
-from .bi_encoder import BiEncoder, encoder_fingerprint, load_encoder
+from .bi_encoder import BiEncoder, encoder_fingerprint, load_encoder, to_fp32
 
 CODES_FILE = "poly_codes.safetensors"
 CONTEXTS = "contexts"
@@ -117,8 +117,9 @@ class PolyEncoders:
         return False
 
     def load(self, checkpoint: Checkpoint) -> BiEncoder:
-        """Loads encoder and codes; its `BiEncoder.encode` gives the candidate side."""
+        """Loads encoder and codes; its scorer's ``encode`` gives the candidate side."""
         encoder = load_encoder(checkpoint, self.max_length)
         codes = PolyCodes.load(checkpoint.folder, token_width(encoder, checkpoint.name))
+        encoder[0].register_forward_hook(to_fp32)
         encoder.append(codes)
         return BiEncoder(checkpoint, encoder, encoder_fingerprint(checkpoint, encoder.max_seq_length), compare)

@@ -7,20 +7,22 @@ al., EMNLP 2023 (permutation); Zhuang et al., SIGIR 2024 (setwise); Sun et al., 
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from .... import console
-from ....engine.devices import choose_device
+from ....engine.devices import choose_device, choose_dtype, dtype_name
+from ....engine.model import ScorerOptions
+from ....engine.precision import claim_precision, in_precision
 from ....errors import UsageError
 from ....registry import families
-from ....vocabulary import Candidates, Groups, Outcomes, Sink
+from ....stats import Stats
+from ....vocabulary import Candidates, Groups, Outcomes, Sink, blank
 from ...checkpoints import SERVED, Checkpoint
 from ...endpoint import Endpoint, Messages
 from ...list_prompts import LETTERS, SYSTEM, TASKS, Reading, messages, read
@@ -41,43 +43,10 @@ NAMES: dict[str, Kind] = {
 }
 
 
-@dataclass(slots=True)
-class ListStats:
-    """Counts over the life of a scorer; ``mended`` answers lacked, repeated or made up passages."""
-
-    groups: int = 0
-    calls: int = 0
-    retries: int = 0
-    tokens: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    mended: int = 0
-    unread: int = 0
-    seconds: float = 0.0
-    quarantined: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        """All counts, for the meta file."""
-        return dataclasses.asdict(self)
-
-    def summary(self) -> str:
-        """One line for people."""
-        return (
-            f"{self.groups:,} lists, {self.calls:,} calls, {self.prompt_tokens:,} tokens read and "
-            f"{self.completion_tokens:,} written in {self.seconds:.1f} s; {self.mended:,} answers mended, "
-            f"{self.unread:,} unreadable, {self.retries:,} calls repeated, "
-            f"{len(self.quarantined):,} lists quarantined"
-        )
-
-
 class ListLLM:
-    """A language model as a list ranker; a `sparring.rerank.vocabulary.Scorer` of any width.
+    """A language model that is shown lists, loaded; a `sparring.rerank.engine.model.OwnScorer` of any width."""
 
-    Scores: permutation n for the first place down to 1; setwise 1 for the best and 0 for the rest, on this machine
-    the logits of the letters; grades 0 to 10, NaN for a passage that got none.
-    """
-
-    width = None
+    width: int | None = None
 
     def __init__(
         self, name: str, options: ListLLMs, kind: Kind, chat: Endpoint | LocalChat, identity: str
@@ -85,41 +54,79 @@ class ListLLM:
         self.name, self.kind, self.options, self.chat = name, kind, options, chat
         self.schedule = SCHEDULES[kind]
         self.tokenizer = chat.tokenizer if isinstance(chat, LocalChat) else None
+        self.max_length = chat.length if isinstance(chat, LocalChat) else None
         fields = [identity, kind, TASKS[kind], SYSTEM, options.words, options.max_tokens, options.temperature]
         self.fingerprint = hashlib.sha256(repr(fields).encode()).hexdigest()
-        self.stats = ListStats()
 
-    @property
-    def description(self) -> dict[str, object]:
-        """What the fingerprint stands for, in readable fields."""
-        return {"model": self.name, "prompt": self.kind, "words": self.options.words, "key": self.fingerprint[:16]}
-
-    def scorer(self, *, device: str = "auto", dtype: str = "auto", **options: Any) -> ListLLM:
-        """Places a model of this machine on a device and returns itself."""
+    def scorer(self, options: ScorerOptions) -> ListLLMScorer:
+        """Places a model of this machine on a device; one behind an endpoint runs as its server runs it."""
         if isinstance(self.chat, LocalChat):
-            precision = self.chat.place(choose_device(device), dtype)
-            self.fingerprint = hashlib.sha256(f"{self.fingerprint} {precision}".encode()).hexdigest()
-        return self
+            options.refuse(
+                self.name, "it reads a number of lists at a time, batch_size of --family", "token_budget"
+            )
+        else:
+            options.refuse(self.name, "its server decides", "dtype", "token_budget", "deterministic")
+        return ListLLMScorer(self, options)
+
+
+class ListLLMScorer:
+    """Ranks lists with a `ListLLM`; a `sparring.rerank.vocabulary.Scorer` of any width.
+
+    Scores: permutation n for the first place down to 1; setwise 1 for the best and 0 for the rest, on this machine
+    the logits of the letters; grades 0 to 10, NaN for a passage that got none.
+    """
+
+    width: int | None = None
+
+    def __init__(self, model: ListLLM, options: ScorerOptions) -> None:
+        self.model, self.chat = model, model.chat
+        self.fingerprint = model.fingerprint
+        self.stats = Stats(silent=True)
+        precision = "the server's"
+        if isinstance(self.chat, LocalChat):
+            device = choose_device(options.device)
+            if device.type == "cuda":
+                options.refuse(
+                    model.name, "its kernels on a GPU are not the same from run to run", "deterministic"
+                )
+            dtype = choose_dtype(options.dtype, device)
+            claim_precision(model, dtype)
+            self.chat.place(device, dtype)
+            self.fingerprint, precision = in_precision(model.fingerprint, dtype), dtype_name(dtype)
+        self.description: Mapping[str, object] = {
+            "model": model.name,
+            "prompt": model.kind,
+            "words": model.options.words,
+            "key": model.fingerprint[:16],
+            "dtype": precision,
+        }
+
+    def close(self) -> None:
+        """Nothing is held but the model's memory, which goes with the model."""
 
     def __call__(
-        self, topics: Sequence[Candidates], groups: Sequence[Groups], sink: Sink | None = None
+        self,
+        topics: Sequence[Candidates],
+        groups: Sequence[Groups],
+        sink: Sink | None = None,
+        known: Sequence[Outcomes] | None = None,
     ) -> list[Outcomes]:
         """One score per member, NaN for lists that could not be read; lists of one are not asked."""
         started = time.perf_counter()
-        results = [np.full(rows.shape, np.nan) for rows in groups]
+        results = [blank(rows, None) if known is None else known[t].copy() for t, rows in enumerate(groups)]
         lists = [(t, r) for t, rows in enumerate(groups) for r in range(len(rows))]
         waiting = []
         for t, r in lists:
             members = int((groups[t][r] >= 0).sum())
-            if self.kind == "setwise" and members > len(LETTERS):
+            if self.model.kind == "setwise" and members > len(LETTERS):
                 raise UsageError(
-                    f"{self.name}: a setwise prompt holds at most {len(LETTERS)} passages, not {members}"
+                    f"{self.model.name}: a setwise prompt holds at most {len(LETTERS)} passages, not {members}"
                 )
             if members == 1:
                 results[t][r, groups[t][r] >= 0] = 0.0
-            elif members:
+            elif members and np.isnan(results[t][r]).all():
                 waiting.append((t, r))
-        for _ in range(self.options.attempts):
+        for _ in range(self.model.options.attempts):
             if waiting:
                 waiting = self._unread(topics, groups, results, waiting, sink)
         for t, r in waiting:
@@ -129,6 +136,7 @@ class ListLLM:
         self.stats.groups += len(lists)
         self._count()
         self.stats.seconds += time.perf_counter() - started
+        self.stats.count_ties(results)
         return results
 
     def _unread(
@@ -143,7 +151,7 @@ class ListLLM:
         questions = []
         for t, r in lists:
             texts = [topics[t].texts[i] or "" for i in groups[t][r].tolist() if i >= 0]
-            questions.append(messages(self.kind, topics[t].query, texts, self.options.words))
+            questions.append(messages(self.model.kind, topics[t].query, texts, self.model.options.words))
         left = []
         for index, said in self._readings(questions, [int((groups[t][r] >= 0).sum()) for t, r in lists]):
             t, r = lists[index]
@@ -157,17 +165,17 @@ class ListLLM:
         return sorted(left)
 
     def _readings(self, questions: list[Messages], sizes: list[int]) -> Iterator[tuple[int, Reading | None]]:
-        if self.kind == "setwise" and isinstance(self.chat, LocalChat):
+        if self.model.kind == "setwise" and isinstance(self.chat, LocalChat):
             for index, logits in self.chat.letters(questions, sizes):
                 yield index, Reading(logits, True)
             return
         for index, reply in self.chat.ask_all(questions):
-            said = None if reply is None else read(self.kind, reply.text, sizes[index])
+            said = None if reply is None else read(self.model.kind, reply.text, sizes[index])
             self.stats.unread += reply is not None and said is None
             yield index, said
 
     def _count(self) -> None:
-        usage = self.chat.usage
+        usage = self.chat.usage  # of this model, whoever asked
         self.stats.calls, self.stats.retries = usage.calls, usage.retries
         self.stats.prompt_tokens, self.stats.completion_tokens = usage.prompt_tokens, usage.completion_tokens
         self.stats.tokens = usage.prompt_tokens + usage.completion_tokens

@@ -6,10 +6,9 @@ their indices, the best last. Longer lists are ranked by ``tournament(m=5, r=2)`
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -17,13 +16,16 @@ import numpy as np
 import torch
 
 from ....engine.batches import build_sequences, gather, plan
-from ....engine.devices import choose_device, choose_dtype, default_budget, dtype_name
-from ....engine.stats import EngineStats
+from ....engine.devices import choose_device, choose_dtype, default_budget
+from ....engine.model import ScorerOptions
+from ....engine.precision import claim_precision, described, in_precision
+from ....engine.stats import count_batch, observe_memory
 from ....engine.templates import Constant, Template, Text, Truncation
 from ....engine.token_store import TokenStore
 from ....errors import InputError, UsageError
 from ....registry import families
-from ....vocabulary import Candidates, Groups, Outcomes, Sink
+from ....stats import Stats
+from ....vocabulary import Candidates, Groups, Outcomes, Sink, blank
 from ...checkpoints import Checkpoint
 from ...loading import fingerprint, load_tokenizer
 from .t5 import scales_states, token_id
@@ -52,13 +54,9 @@ def listt5_template(tokenizer: Any, index: int) -> Template:
 
 
 class ListT5:
-    """A fusion-in-decoder list ranker; a `sparring.rerank.vocabulary.Scorer` of lists of up to ``m``.
+    """A fusion-in-decoder list ranker, loaded; a `sparring.rerank.engine.model.OwnScorer` of lists of up to ``m``."""
 
-    Encoder states are kept by query, index and passage. ``invalid`` counts lists whose free greedy output is no
-    order of all members.
-    """
-
-    width = None
+    width: int | None = None
 
     def __init__(
         self, checkpoint: Checkpoint, module: Any, tokenizer: Any, options: ListT5s, index_ids: Sequence[int]
@@ -70,6 +68,7 @@ class ListT5:
         self.m, self.free = options.m, options.decoding == "free"
         self.templates = [listt5_template(tokenizer, i + 1) for i in range(options.m)]
         self.truncation = Truncation(options.max_length)
+        self.max_length: int | None = options.max_length
         self.encoder, self.decoder = module.encoder, module.decoder
         self.head = module.lm_head.weight.detach().float()
         self.index_ids = torch.tensor(index_ids)
@@ -79,60 +78,95 @@ class ListT5:
         self.fingerprint = fingerprint(
             checkpoint, self.templates[0], self.truncation, options.m, options.decoding, tuple(index_ids)
         )
-        self.stats = EngineStats()
+
+    def scorer(self, options: ScorerOptions) -> ListT5Scorer:
+        """Places the model on a device, never in fp16, which T5 overflows."""
+        return ListT5Scorer(self, options)
+
+
+class ListT5Scorer:
+    """Ranks lists with a `ListT5`; a `sparring.rerank.vocabulary.Scorer` of lists of up to ``m``.
+
+    Encoder states are kept by query, index and passage. ``invalid`` counts lists whose free greedy output is no
+    order of all members.
+    """
+
+    width: int | None = None
+
+    def __init__(self, model: ListT5, options: ScorerOptions) -> None:
+        self.model = model
+        self.device = choose_device(options.device)
+        self.dtype = choose_dtype(options.dtype, self.device)
+        if self.device.type == "cuda":
+            options.refuse(model.name, "its kernels on a GPU are not the same from run to run", "deterministic")
+        if self.dtype == torch.float16:
+            self.dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        claim_precision(model, self.dtype)
+        model.encoder.to(device=self.device, dtype=self.dtype)
+        model.decoder.to(device=self.device, dtype=self.dtype)
+        self.head, self.index_ids = model.head.to(self.device), model.index_ids.to(self.device)
+        self.fingerprint = in_precision(model.fingerprint, self.dtype)
+        self.stats = Stats()
         self.invalid = 0
-        self._device = torch.device("cpu")
-        self._budget = default_budget(self._device)
-        self._tokens = TokenStore(tokenizer, options.max_length)
+        self._budget = options.token_budget or default_budget(self.device)
+        self._tokens = TokenStore(model.tokenizer, model.truncation.max_length)
         self._states: dict[Member, torch.Tensor] = {}
         self._kept = 0
 
-    def scorer(
-        self, *, device: str = "auto", dtype: str = "auto", token_budget: int | None = None, **options: Any
-    ) -> ListT5:
-        """Places the model on a device (never in fp16, which T5 overflows) and returns itself."""
-        self._device = choose_device(device)
-        precision = choose_dtype(dtype, self._device)
-        if precision == torch.float16:
-            precision = torch.bfloat16 if self._device.type == "cuda" else torch.float32
-        self._budget = token_budget or default_budget(self._device)
-        self.encoder.to(device=self._device, dtype=precision)
-        self.decoder.to(device=self._device, dtype=precision)
-        self.head, self.index_ids = self.head.to(self._device), self.index_ids.to(self._device)
-        self.fingerprint = hashlib.sha256(f"{self.fingerprint} {dtype_name(precision)}".encode()).hexdigest()
-        return self
+    @property
+    def description(self) -> Mapping[str, object]:
+        """What the fingerprint stands for, in readable fields."""
+        return described(self.model, self.dtype)
+
+    def close(self) -> None:
+        """Forgets the encoder's states."""
+        self._states.clear()
+        self._tokens.clear()
+        self._kept = 0
 
     @torch.inference_mode()
     def __call__(
-        self, topics: Sequence[Candidates], groups: Sequence[Groups], sink: Sink | None = None
+        self,
+        topics: Sequence[Candidates],
+        groups: Sequence[Groups],
+        sink: Sink | None = None,
+        known: Sequence[Outcomes] | None = None,
     ) -> list[Outcomes]:
-        """The place of every member in its list, 0 for the worst; UsageError for lists of more than ``m``."""
+        """The rank of every member in its list, 0 for the worst; UsageError for lists of more than ``m``.
+
+        Lists that are ``known`` are ranked all the same, in the batches of an uninterrupted call, and keep the
+        outcomes that they had.
+        """
         started = time.perf_counter()
-        results = [np.full(rows.shape, np.nan) for rows in groups]
+        results = [blank(rows, None) for rows in groups]
         lists = [(t, r) for t, rows in enumerate(groups) for r in range(len(rows))]
         sizes = np.array([int((groups[t][r] >= 0).sum()) for t, r in lists], np.int64)
-        if (sizes > self.m).any():
+        if (sizes > self.model.m).any():
             raise UsageError(
-                f"{self.name} ranks lists of at most {self.m}, asked for {int(sizes.max())}: use --schedule "
-                f"'{self.schedule}'"
+                f"{self.model.name} ranks lists of at most {self.model.m}, asked for {int(sizes.max())}: use "
+                f"--schedule '{self.model.schedule}'"
             )
         for chosen in self._batches(np.flatnonzero(sizes > 0)):
             members = []
             for t, r in (lists[i] for i in chosen):
                 positions = groups[t][r][groups[t][r] >= 0].tolist()
                 texts = [topics[t].texts[i] or "" for i in positions]
-                members.append([(topics[t].query, place, text) for place, text in enumerate(texts, 1)])
-            for (t, r), places in zip((lists[i] for i in chosen), self._rank(members), strict=True):
-                results[t][r, groups[t][r] >= 0] = places
+                members.append([(topics[t].query, index, text) for index, text in enumerate(texts, 1)])
+            for (t, r), ranks in zip((lists[i] for i in chosen), self._rank(members), strict=True):
+                results[t][r, groups[t][r] >= 0] = ranks
                 self.stats.groups += 1
-                if sink is not None:
+                if known is not None and not np.isnan(known[t][r]).all():
+                    results[t][r] = known[t][r]
+                elif sink is not None:
                     sink(np.array([t]), np.array([r]), results[t][r : r + 1])
         self.stats.seconds += time.perf_counter() - started
+        self.stats.count_ties(results)
+        observe_memory(self.stats, self.device)
         return results
 
     def _batches(self, lists: np.ndarray[Any, Any]) -> Iterator[list[int]]:
         """As many lists at a time as fill the token budget at full length."""
-        step = max(1, self._budget // (self.m * self.truncation.max_length))
+        step = max(1, self._budget // (self.model.m * self.model.truncation.max_length))
         for low in range(0, len(lists), step):
             yield lists[low : low + step].tolist()
 
@@ -151,28 +185,28 @@ class ListT5:
     def _encode(self, lists: list[list[Member]]) -> list[torch.Tensor]:
         """Encoder states of each list, its members' one after the other, (T, d)."""
         if self._kept > CACHED_TOKENS:
-            self._states.clear()
-            self._tokens.clear()
-            self._kept = 0
+            self.close()
         fresh = dict.fromkeys(member for members in lists for member in members if member not in self._states)
         for index in sorted({place for _, place, _ in fresh}):
             self._encode_index(index, [member for member in fresh if member[1] == index])
         return [torch.cat([self._states[member] for member in members]) for members in lists]
 
     def _encode_index(self, index: int, members: list[Member]) -> None:
-        template, store = self.templates[index - 1], self._tokens
+        template, store = self.model.templates[index - 1], self._tokens
         query = store.entries([f"{query}," for query, _, _ in members])
         passages = store.entries([text for _, _, text in members])[:, None]
         each = np.arange(len(members), dtype=np.int64)
-        sequences = build_sequences(store, template, self.truncation, query, passages, each)
+        sequences = build_sequences(store, template, self.model.truncation, query, passages, each)
         self.stats.sequences += len(members)
         self.stats.tokens += int(sequences.tokens.sum())
         self.stats.truncated_passages += int(sequences.passage_cut.sum())
         for chosen in plan(sequences.tokens, sequences.tokens, np.ones_like(each), self._budget, True):
             batch = gather(store, template, sequences, chosen)
-            self.stats.count_batch(batch, False)
-            rows = batch.to(self._device).padded(self.pad_id)
-            states = self.encoder(input_ids=rows.input_ids, attention_mask=rows.mask.long()).last_hidden_state
+            count_batch(self.stats, batch, False)
+            rows = batch.to(self.device).padded(self.model.pad_id)
+            states = self.model.encoder(
+                input_ids=rows.input_ids, attention_mask=rows.mask.long()
+            ).last_hidden_state
             for i, state, length in zip(chosen.tolist(), states, batch.lengths.tolist(), strict=True):
                 self._states[members[i]] = state[:length].clone()
                 self._kept += length
@@ -180,38 +214,38 @@ class ListT5:
     def _decode(self, states: list[torch.Tensor], sizes: list[int]) -> list[list[int]]:
         """Members of each list as the decoder names them, worst first; -1 for what is no index of the list."""
         memory = torch.nn.utils.rnn.pad_sequence(states, batch_first=True)
-        mask = torch.zeros(memory.shape[:2], dtype=torch.long, device=self._device)
+        mask = torch.zeros(memory.shape[:2], dtype=torch.long, device=self.device)
         for row, state in zip(mask, states, strict=True):
             row[: len(state)] = 1
-        left = torch.arange(self.m, device=self._device) < torch.tensor(sizes, device=self._device)[:, None]
-        steps = max(sizes) + (2 if self.free else 0)
-        tokens = torch.full((len(states), 1), self.start, dtype=torch.long, device=self._device)
-        stray = torch.zeros(len(states), dtype=torch.bool, device=self._device)
+        left = torch.arange(self.model.m, device=self.device) < torch.tensor(sizes, device=self.device)[:, None]
+        steps = max(sizes) + (2 if self.model.free else 0)
+        tokens = torch.full((len(states), 1), self.model.start, dtype=torch.long, device=self.device)
+        stray = torch.zeros(len(states), dtype=torch.bool, device=self.device)
         said: list[torch.Tensor] = []
         cache = None
         for _ in range(steps):
-            out = self.decoder(
+            out = self.model.decoder(
                 input_ids=tokens, encoder_hidden_states=memory, encoder_attention_mask=mask,
                 past_key_values=cache, use_cache=True,
             )  # fmt: skip
             cache = out.past_key_values
-            logits = (out.last_hidden_state[:, -1].float() * self.scale) @ self.head.T
+            logits = (out.last_hidden_state[:, -1].float() * self.model.scale) @ self.head.T
             tokens = logits.argmax(1)
-            if not self.free:
+            if not self.model.free:
                 open_lists = left.any(1)
                 allowed = logits[:, self.index_ids].masked_fill(~left, -torch.inf)
                 best = allowed.argmax(1)
                 wrong = open_lists & (tokens != self.index_ids[best])
                 stray |= wrong
-                tokens = torch.where(open_lists, self.index_ids[best], self.end)
-                left = left & ~torch.nn.functional.one_hot(best, self.m).bool()
+                tokens = torch.where(open_lists, self.index_ids[best], self.model.end)
+                left = left & ~torch.nn.functional.one_hot(best, self.model.m).bool()
             said.append(tokens)
             tokens = tokens[:, None]
-        if not self.free:
+        if not self.model.free:
             self.invalid += int(stray.sum())
         named = {token: index for index, token in enumerate(self.index_ids.tolist())}
         return [
-            [named.get(token, -1) for token in row[: row.index(self.end) if self.end in row else None]]
+            [named.get(token, -1) for token in row[: row.index(self.model.end) if self.model.end in row else None]]
             for row in torch.stack(said, dim=1).tolist()
         ]
 
