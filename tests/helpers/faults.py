@@ -68,7 +68,9 @@ class FaultyScorer:
 
     @property
     def description(self) -> dict[str, object]:
-        return dict(json.loads(self.fingerprint)) if self.fingerprint.startswith("{") else {"key": self.fingerprint}
+        return (
+            dict(json.loads(self.fingerprint)) if self.fingerprint.startswith("{") else {"key": self.fingerprint}
+        )
 
     def close(self) -> None:
         self.closed = True

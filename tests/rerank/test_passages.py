@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sparring.rerank.errors import UsageError
 from sparring.rerank.passages import MaxP, MeanP, Windowed
 from sparring.rerank.registry import passages
+from sparring.rerank.stats import Stats
 from sparring.rerank.vocabulary import Candidates, Groups, Outcomes, Sink
 
 
@@ -37,9 +38,18 @@ class CountsGold:
 
     def __init__(self) -> None:
         self.seen: list[str] = []
+        self.stats = Stats()
+        self.description: dict[str, object] = {"counts": "gold"}
+
+    def close(self) -> None:
+        self.seen.clear()
 
     def __call__(
-        self, topics: Sequence[Candidates], groups: Sequence[Groups], sink: Sink | None = None
+        self,
+        topics: Sequence[Candidates],
+        groups: Sequence[Groups],
+        sink: Sink | None = None,
+        known: Sequence[Outcomes] | None = None,
     ) -> list[Outcomes]:
         self.seen += [topic.texts[p] for topic, asked in zip(topics, groups, strict=True) for p in asked[:, 0]]
         return [

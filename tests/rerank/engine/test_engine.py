@@ -191,9 +191,9 @@ def test_each_text_is_tokenised_once_over_many_calls(folder: Path, monkeypatch: 
     topics = tiny_topics(2, 5)
     engine = engine_of(folder)
     engine(topics, everything(topics))
-    size = len(engine._store)
+    size = len(engine._forward._store)
     again = engine(topics, [rows[::-1] for rows in everything(topics)])
-    assert len(engine._store) == size and np.isfinite(np.concatenate(again)).all()
+    assert len(engine._forward._store) == size and np.isfinite(np.concatenate(again)).all()
 
 
 def test_wrong_groups_are_errors(folder: Path) -> None:

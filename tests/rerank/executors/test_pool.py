@@ -20,12 +20,12 @@ from crashing import collection
 from fake_model import Fake
 from sparring.rerank.engine.devices import split_devices
 from sparring.rerank.engine.engine import Engine
-from sparring.rerank.stats import Stats
 from sparring.rerank.errors import SparringError, UsageError
 from sparring.rerank.executors import worker as workers
 from sparring.rerank.executors.open import open_scorer
 from sparring.rerank.ledger.ledger import Ledger
 from sparring.rerank.models.loading import load
+from sparring.rerank.stats import Stats
 from sparring.rerank.vocabulary import Scorer
 from tiny_models import everything, tiny_topics
 

@@ -112,8 +112,8 @@ def test_a_permutation_is_asked_in_the_right_form(fake: Fake, monkeypatch: pytes
     np.testing.assert_array_equal(found, [[2, np.nan, 1, 3]])
     (request,) = fake.requests
     assert request["model"] == "tiny" and request["temperature"] == 0 and request["max_tokens"] == 50
-    assert (
-        fake.keys == ["Bearer secret-key"] and "secret" not in repr(model.stats) + model.fingerprint + repr(model.description)
+    assert fake.keys == ["Bearer secret-key"] and "secret" not in repr(model.stats) + model.fingerprint + repr(
+        model.description
     )
     user = request["messages"][1]["content"]
     assert "[1] passage number e\n[2] passage number a\n[3] passage number c\n" in user

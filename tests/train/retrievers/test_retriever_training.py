@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from sparring.rerank.cli import main
+from sparring.rerank.engine.model import ScorerOptions
 from sparring.train.data.mixture import Mixture, sources
 from sparring.train.retrievers.data import ColumnCollator, EncodedCollator
 from sparring.train.retrievers.losses import parse
@@ -70,7 +71,7 @@ def test_saved_retriever_gives_the_same_vectors_everywhere(trained: Path, start:
     expected = plain.encode_document(texts, normalize_embeddings=True)
     folder = str(trained / "checkpoints/checkpoint-4")
     np.testing.assert_allclose(BiEncoder(folder, device="cpu").documents(texts), expected, atol=1e-5)
-    scorer = load(folder).scorer(device="cpu", dtype="float32")  # type: ignore[attr-defined]
+    scorer = load(folder).scorer(ScorerOptions(device="cpu", dtype="float32"))  # type: ignore[union-attr]
     np.testing.assert_allclose(scorer.encode(texts), plain.encode_document(texts), atol=1e-5)
     SentenceTransformer(str(trained), device="cpu")
 

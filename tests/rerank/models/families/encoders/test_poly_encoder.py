@@ -11,6 +11,7 @@ import pytest
 import torch
 from sparring.rerank.cli import main
 from sparring.rerank.data.runs import read_run
+from sparring.rerank.engine.model import ScorerOptions
 from sparring.rerank.errors import InputError, MissingResourceError
 from sparring.rerank.models.families.encoders.poly_encoder import CODES_FILE, PolyCodes, poly_scores
 from sparring.rerank.models.loading import FAMILY_KEY, load
@@ -35,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def score(folder: Path, texts: tuple[str, ...], asked: list[int] | None = None) -> np.ndarray:
-    scorer = load(str(folder)).scorer(device="cpu", dtype="float32")  # type: ignore[attr-defined]
+    scorer = load(str(folder)).scorer(ScorerOptions(device="cpu", dtype="float32"))  # type: ignore[union-attr]
     topic = Candidates("q", QUERY, tuple(map(str, range(len(texts)))), texts, np.zeros(len(texts)))
     positions = np.array(range(len(texts)) if asked is None else asked, np.int32)[:, None]
     return scorer([topic], [positions])[0][:, 0]

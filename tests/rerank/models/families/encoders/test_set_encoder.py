@@ -42,10 +42,8 @@ def test_scores_equal_lightning_ir_on_weights_that_it_saved(kind: str) -> None:
     groups = np.full((len(sizes), max(sizes)), -1, np.int32)
     for row, n in zip(groups, sizes, strict=True):
         row[:n] = np.arange(n)
-    scorer = engine(saved, family=None)
     for token_budget in (1, 10_000):  # one list at a time, and lists of different lengths in one batch
-        scorer.token_budget = token_budget
-        (found,) = scorer([topic], [groups])
+        (found,) = engine(saved, family=None, token_budget=token_budget)([topic], [groups])
         for row, n in zip(found, sizes, strict=True):
             np.testing.assert_allclose(row[:n], golden["lists"][str(n)], atol=1e-5, rtol=0)
             assert np.isnan(row[n:]).all()
