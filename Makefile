@@ -5,11 +5,21 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BUILD := .build
 
+# Where the benchmarks find collections; those of speed take the embedded one where there are none.
+DATA ?= ../shared/data
+DL19 := $(DATA)/trec-dl-2019-pool
+DL21 := $(DATA)/trec-dl-2021-pool
+PAIRS := $(if $(wildcard $(DL19)),--dataset $(DL19) --run $(DL19)/runs/bm25.txt)
+LISTS := $(if $(wildcard $(DL21)),--dataset $(DL21))
+MEASURE := $(BIN)/sparring benchmark
+RESULTS := eval/results
+
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check architecture format lint types bench bench-set bench-train bench-gpu bench-sampling clean
+.PHONY: help install demo test test-slow check architecture format lint types bench bench-set bench-train \
+  bench-aggregation bench-sampling bench-gpu gpu-run clean
 
 help:  ## show the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-19s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' \
@@ -46,19 +56,31 @@ format: $(READY)  ## rewrite the sources in the project's format
 	$(BIN)/ruff check --fix .
 
 bench: $(READY)  ## throughput against sentence-transformers (RERANKERS=python that has it: and rerankers)
-	$(BIN)/sparring bench-throughput --output eval/results/throughput-cpu.json --overwrite $(if $(RERANKERS),--peers $(RERANKERS))
+	$(MEASURE) throughput $(PAIRS) --output $(RESULTS)/throughput-cpu.json --overwrite \
+	  --device cpu $(if $(RERANKERS),--peers $(RERANKERS))
 
 bench-set: $(READY)  ## the Set-Encoder against the pointwise model (LIGHTNING=python that has it: and lightning-ir)
-	$(BIN)/python -m sparring.eval.speed.set_encoder --output eval/results/set-encoder-cpu.json $(if $(LIGHTNING),--peer $(LIGHTNING))
+	$(MEASURE) set-encoder --output $(RESULTS)/set-encoder-cpu.json --overwrite \
+	  --device cpu $(if $(LIGHTNING),--peer $(LIGHTNING))
 
 bench-train: $(READY)  ## training speed beside sentence-transformers' CrossEncoderTrainer
-	$(BIN)/python -m sparring.train.benchmark --output eval/results/train-throughput-cpu.json
+	$(MEASURE) training $(LISTS) --output $(RESULTS)/training-cpu.json --overwrite --device cpu
 
-bench-gpu: $(READY)  ## the same on a CUDA GPU
-	$(BIN)/sparring bench-throughput --device cuda --pairs 0 --output eval/results/throughput-gpu.json --overwrite
+bench-aggregation: $(READY)  ## preferences to rankings, beside choix and evalica
+	$(MEASURE) aggregation --output $(RESULTS)/aggregation-cpu.json --overwrite
 
-bench-sampling: $(READY)  ## what a comparison buys, on the collections at hand
-	$(BIN)/python -m sparring.eval.bench.sampling_study $(STUDIES)
+bench-sampling: $(READY)  ## what a comparison buys, on the collections in DATA (STUDIES=which of them)
+	$(MEASURE) sampling $(STUDIES) --data $(DATA) --output $(RESULTS)/sampling --overwrite \
+	  $(if $(STUDIES),,--pictures dl19-50.pairwise-late)
+
+bench-gpu: $(READY)  ## parity with the CPU, then the same figures on a CUDA GPU; at most 8 minutes
+	timeout 480 $(MAKE) --no-print-directory gpu-run
+
+gpu-run:
+	$(BIN)/python -m pytest -m gpu
+	$(MEASURE) throughput $(PAIRS) --pairs 0 --output $(RESULTS)/throughput-gpu.json --overwrite --device cuda
+	$(MEASURE) set-encoder --lists 20 --output $(RESULTS)/set-encoder-gpu.json --overwrite --device cuda
+	$(MEASURE) training $(LISTS) --output $(RESULTS)/training-gpu.json --overwrite --device cuda
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) $(BUILD) build .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

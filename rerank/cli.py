@@ -32,7 +32,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "train": ("sparring.train.commands.train", "train a reranker or retriever"),
     "report": ("sparring.eval.commands.report", "one page of runs, benches, preferences, throughput and training"),
-    "bench-throughput": ("sparring.eval.commands.throughput", "measure pairs per second against other libraries"),
+    "benchmark": (
+        "sparring.eval.commands.benchmark",
+        "measure speed, and what a comparison buys, on this machine",
+    ),
     "serve": ("sparring.rerank.commands.serve", "serve a reranker over HTTP (POST /rerank)"),
     "mine": ("sparring.train.commands.mine", "find hard negatives for judged queries"),
     "distill": (
@@ -46,6 +49,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "list": ("sparring.rerank.commands.list", "list the models, schedules, aggregators, losses or measures"),
     "doctor": ("sparring.rerank.commands.doctor", "say what is installed, cached and missing"),
 }
+
+GROUPS = ("benchmark",)
+"""Commands of several: their ``main`` takes words, the first of which names one."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,7 +96,7 @@ def _run(args: list[str]) -> int:
     if name not in COMMANDS:
         raise UsageError(unknown("command", name, COMMANDS))
     module = importlib.import_module(COMMANDS[name][0])
-    module.main(parse(module.Options, name, rest))
+    module.main(rest if name in GROUPS else parse(module.Options, name, rest))
     return 0
 
 

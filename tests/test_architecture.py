@@ -48,7 +48,6 @@ RULES = {
     # train stands on all of eval and rerank
     "train/commands": "train/* eval/* rerank/commands rerank/*",
     "train/demo": "train/* eval/* rerank/*",
-    "train/benchmark": "train/* eval/* rerank/*",
     "train/retrievers": "train/loop train/rankers train/sources train/losses train/data eval/* rerank/*",
     "train/loop": "train/rankers train/sources train/losses train/data eval/* rerank/*",
     "train/probes": "train/rankers train/losses eval/* rerank/*",
@@ -58,7 +57,7 @@ RULES = {
     "train/data": "eval/* rerank/*",
 }
 """Who may import whom: a room, and the rooms that it may import besides the ground (see `house.GROUND`)."""
-APART = ("rerank/cli", "rerank/commands", "eval/commands", "train/commands", "train/demo", "train/benchmark")
+APART = ("rerank/cli", "rerank/commands", "eval/commands", "train/commands", "train/demo")
 """What `rerank/*`, `eval/*` and `train/*` leave out: the rooms that people call."""
 
 MOST_FILES = 16

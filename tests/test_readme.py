@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import shlex
 import subprocess
@@ -11,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from every_command import parsed
 from places import ROOT
+from sparring.eval.commands.benchmark import BENCHMARKS
 from sparring.rerank import registry
 from sparring.rerank.cli import COMMANDS
-from sparring.rerank.commands.config import parse
 
 README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
@@ -31,10 +31,9 @@ def commands() -> list[str]:
     return [line for line in lines if re.match(r"sparring [a-z-]+( |$)", line)]
 
 
-def parsed(line: str) -> Any:
+def options(line: str) -> Any:
     """A command's options, read by the parser that runs it."""
-    _, name, *arguments = shlex.split(line, comments=True)
-    return parse(importlib.import_module(COMMANDS[name][0]).Options, name, arguments)
+    return parsed(shlex.split(line, comments=True)[1:])
 
 
 def test_the_first_block_prints_what_the_readme_shows() -> None:
@@ -48,14 +47,15 @@ def test_the_first_block_prints_what_the_readme_shows() -> None:
 def test_the_readme_shows_commands() -> None:
     named = {line.split()[1] for line in commands()}
     assert {"rerank", "compare", "aggregate", "evaluate"} <= named <= set(COMMANDS)
+    assert {line.split()[2] for line in commands() if line.split()[1] == "benchmark"} == set(BENCHMARKS)
 
 
 @pytest.mark.parametrize("line", commands())
 def test_its_commands_are_read_by_the_parser(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)  # --config names a file of the project
-    options = parsed(line)
+    read = options(line)
     for flag, known in (("schedule", registry.schedules), ("aggregator", registry.aggregators)):
-        if spec := getattr(options, flag, None):
+        if spec := getattr(read, flag, None):
             known.parse(spec)
 
 
@@ -64,7 +64,7 @@ def test_the_first_line_of_a_config_is_its_command(path: Path, monkeypatch: pyte
     monkeypatch.chdir(ROOT)
     first = path.read_text("utf-8").splitlines()[0].removeprefix("# ")
     assert f"--config {path.relative_to(ROOT)}" in first
-    assert parsed(first).config == path.relative_to(ROOT)
+    assert options(first).config == path.relative_to(ROOT)
 
 
 def test_files_and_targets_that_it_names_exist() -> None:

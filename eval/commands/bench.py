@@ -27,7 +27,6 @@ from ..bench.rows import Parts, play_all, write_rows
 from ..bench.stored_pairs import Arena, open_arena
 from ..bench.summary import Line, summarise
 from ..bench.tables import full_table, needed_table, published_table, summary_table
-from ..bench.target import bar_table
 from ..measures.batched import Judged, RankValue, ranks
 from ..measures.qrels import read_qrels
 
@@ -235,9 +234,6 @@ def _write_tables(options: Options, lines: Sequence[Line], measure: str, details
         "needed": needed_table(lines, options.margin),
         "published": published_table(lines),
     }
-    bar = bar_table(lines, options.margin)
-    if bar is not None:
-        tables["bar"] = bar
     for name, table in tables.items():
         for suffix, text in (("tsv", table.tsv()), ("md", table.markdown()), ("tex", table.latex())):
             with atomic_write(options.output.with_suffix(f".{name}.{suffix}")) as stream:
@@ -250,6 +246,6 @@ def _write_tables(options: Options, lines: Sequence[Line], measure: str, details
     label = "SIMULATED outcomes. " if details["simulation"] else ""
     reference = "the all-pairs ranking" if options.reference == "all-pairs" else "qrels"
     log.info("%s%s against %s, means over seeds, intervals over topics", label, measure, reference)
-    shown = [tables[name] for name in ("summary", "needed", "bar") if name in tables]
+    shown = [tables[name] for name in ("summary", "needed")]
     forms = {"text": "text", "markdown": "markdown", "tsv": "tsv", "latex": "latex"}
     out("\n".join(getattr(table, forms[options.format])() for table in shown))

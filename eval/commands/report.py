@@ -45,7 +45,7 @@ class Options(DatasetOptions, CommonOptions):
     preferences: Path | None = None
     """All-pairs preferences of which one topic is drawn as a matrix."""
     throughput: tuple[Path, ...] = ()
-    """Results of `sparring bench-throughput` (.json)."""
+    """Results of `sparring benchmark throughput` (.json)."""
     training: tuple[Path, ...] = ()
     """Training logs (training_log.csv, or the folder of a trained model)."""
     title: str = "sparring report"

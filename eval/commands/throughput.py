@@ -1,4 +1,4 @@
-"""``sparring bench-throughput``: pairs per second of this engine and of what users run today, side by side.
+"""``sparring benchmark throughput``: pairs per second of this engine and of what users run today, side by side.
 
 Same weights, same pairs, medians of interleaved repetitions; quality beside speed: the largest difference of a
 score and Kendall's tau to sentence-transformers in fp32, and nDCG@10.
@@ -6,7 +6,6 @@ score and Kendall's tau to sentence-transformers in fp32, and nDCG@10.
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import numpy as np
 from ...rerank.commands.options import CommonOptions
 from ...rerank.console import log, out
 from ...rerank.data.atomic import atomic_write, check_output
-from ...rerank.errors import UsageError
+from ...rerank.errors import SparringError, UsageError
 from ..speed.contenders import (
     Contender,
     Ours,
@@ -29,11 +28,12 @@ from ..speed.contenders import (
     interleaved,
     quieten,
 )
-from ..speed.hardware import forward_flops, gemm_rates, machine, peak_memory, rerank_made_up
+from ..speed.hardware import forward_flops, gemm_rates, machine, peak_memory, rerank_made_up, warn_if_busy
 from ..speed.inputs import Pairs, build_cross_encoder, lengthened, load_pairs
-from ..speed.results import Row, as_table, bars, bars_text, plot, summary
+from ..speed.results import Row, as_table, plot, ratios, ratios_text, summary, write_json
 
-DL19 = Path("../shared/data/trec-dl-2019-pool")
+PARITY = 1e-3
+"""How far an fp32 score of a GPU may be from the processor's: more is a fault, and nothing is measured."""
 BATCHES = {"cpu": (8, 16, 32, 64), "cuda": (64, 128, 256, 512, 1024)}
 
 
@@ -43,10 +43,10 @@ class Options(CommonOptions):
 
     output: Path
     """JSON with all figures; a Markdown table and a plot (extra: report) are written beside it."""
-    dataset: str | None = None
-    """Collection of the pairs; DL19 passages where ../shared/data has them, else pydocs."""
+    dataset: str = "pydocs"
+    """Collection of the pairs: a folder, irds:<id>, or pydocs, the embedded one."""
     run: Path | None = None
-    """Candidates; by default BM25 of DL19, or judged and random documents of pydocs."""
+    """Candidates; by default the judged documents of a topic, and others by chance."""
     pairs: int = 300
     """About so many pairs, in whole topics of up to 100; 0 takes all."""
     repeats: int = 3
@@ -73,32 +73,23 @@ def main(options: Options) -> None:
     log.info("%d pairs of %d topics from %s on %s", len(pairs), len(pairs.topics), pairs.source, device)
     if options.dry_run:
         return
-    if os.getloadavg()[0] > 0.5:
-        log.warning(
-            "load average %.1f: something else is running, the figures will be too low", os.getloadavg()[0]
-        )
+    warn_if_busy()
     quieten()
     with tempfile.TemporaryDirectory() as scratch:
         folder = build_cross_encoder(Path(scratch) / "model", options.size, options.seed)
         report = measured(options, folder, device, pairs)
-    with atomic_write(options.output) as stream:
-        json.dump(report, stream, indent=1)
-        stream.write("\n")
+    write_json(options.output, report)
     table = as_table(report["rows"])
     with atomic_write(options.output.with_suffix(".md")) as stream:
-        stream.write(table.markdown() + "\n" + bars_text(report["bars"]))
+        stream.write(table.markdown() + "\n" + ratios_text(report["ratios"]))
     plot(report, options.output.with_suffix(".svg"))
-    out(table.text() + "\n" + bars_text(report["bars"]))
+    out(table.text() + "\n" + ratios_text(report["ratios"]))
 
 
 def chosen_pairs(options: Options) -> Pairs:
     """The pairs that the options name, lengthened where fixed lengths are asked."""
-    dataset, run = options.dataset, options.run
-    if dataset is None:
-        dataset = str(DL19) if DL19.is_dir() else "pydocs"
-        run = run or (DL19 / "runs" / "bm25.txt" if DL19.is_dir() else None)
     depth, limit = (20, 40) if options.quick else (100, options.pairs)
-    pairs = load_pairs(dataset, run, limit, depth)
+    pairs = load_pairs(options.dataset, options.run, limit, depth)
     return lengthened(pairs, options.tokens) if options.tokens else pairs
 
 
@@ -115,6 +106,7 @@ def measured(options: Options, folder: Path, device: Any, pairs: Pairs) -> dict[
     tokens = np.array([len(ids) for ids in encoded["input_ids"]])
     flops = forward_flops(config, tokens)
     description = machine(device)
+    difference = parity(folder, device, load_warm(pairs), limit) if device.type != "cpu" else None
     contenders = line_up(options, folder, device, pairs, limit)
     log.info("warming up")
     for contender in contenders[:-1] if isinstance(contenders[-1], Rerankers) else contenders:
@@ -127,7 +119,7 @@ def measured(options: Options, folder: Path, device: Any, pairs: Pairs) -> dict[
     rows = [summary(c, timings[id(c)], pairs, int(tokens.sum()), flops, reference) for c in contenders]
     gemm = {
         str(dtype).removeprefix("torch."): gemm_rates(config, default_budget(device), device, dtype, options.quick)
-        for dtype in dict.fromkeys([torch.float32, choose_dtype("auto", device)])
+        for dtype in dict.fromkeys([torch.float32, choose_dtype(options.dtype, device)])
     }
     return {
         "machine": description,
@@ -142,11 +134,32 @@ def measured(options: Options, folder: Path, device: Any, pairs: Pairs) -> dict[
             "repeats": 1 if options.quick else options.repeats,
             "seed": options.seed,
         },
+        **({} if difference is None else {"difference_to_cpu": difference}),
         "gemm_gflops": gemm,
         "rows": [{name: getattr(row, name) for name in Row.__slots__} for row in rows],
         "memory": {} if options.quick else memory(folder, str(device), torch.get_num_threads()),
-        "bars": bars(rows, gemm, device.type, options.size),
+        "ratios": ratios(rows, gemm, device.type),
     }
+
+
+def parity(folder: Path, device: Any, pairs: Pairs, limit: int) -> float:
+    """The largest difference of an fp32 score on this device from the processor's.
+
+    Raises:
+        SparringError: it is larger than ``PARITY``.
+    """
+    import torch
+
+    there, here = (
+        Ours(folder, place, "float32", limit).measure(pairs).scores for place in (device, torch.device("cpu"))
+    )
+    difference = float(np.abs(there - here).max())
+    log.info("%d pairs on %s and on the processor: scores differ by at most %.1e", len(pairs), device, difference)
+    if not difference <= PARITY:
+        raise SparringError(
+            f"{device} gives other scores than the processor: up to {difference:.1e} apart, more than {PARITY:g}"
+        )
+    return difference
 
 
 def line_up(options: Options, folder: Path, device: Any, pairs: Pairs, limit: int) -> list[Contender]:
@@ -155,7 +168,7 @@ def line_up(options: Options, folder: Path, device: Any, pairs: Pairs, limit: in
 
     from ...rerank.engine.devices import choose_dtype, dtype_name
 
-    low = dtype_name(choose_dtype("auto", device))
+    low = dtype_name(choose_dtype(options.dtype, device))
     best = SentenceTransformers(folder, device, low, 32, "sentence-transformers, best setting", limit)
     step = max(1, len(pairs) // 256)
     best.tune(pairs.flat()[::step], (8, 16) if options.quick else BATCHES[device.type])
@@ -163,8 +176,8 @@ def line_up(options: Options, folder: Path, device: Any, pairs: Pairs, limit: in
         SentenceTransformers(folder, device, "float32", 32, "sentence-transformers, as called", limit),
         best,
         Ours(folder, device, "float32", limit),
-        Ours(folder, device, "auto", limit),
-        Ours(folder, device, "auto", limit, ledger=True),
+        Ours(folder, device, options.dtype, limit),
+        Ours(folder, device, options.dtype, limit, ledger=True),
     ]
     python = options.peers or os.environ.get("SPARRING_PEERS_PYTHON")
     if python and has_rerankers(python):

@@ -20,7 +20,6 @@ from ..bench.rows import read_rows
 from ..bench.stored_pairs import stored_matrix
 from ..bench.summary import ALL, Line, groups, summarise
 from ..bench.tables import full_table, needed_table, published_table, summary_table
-from ..bench.target import bar_table
 from ..speed.results import as_table
 from .charts import budget_curves, heat_map, preference_matrix, rates, topic_bars, training_curves
 from .page import Section
@@ -46,14 +45,6 @@ def bench_section(path: Path, first: bool = True) -> Section:
     section.heading("Smallest budget that equals all pairs")
     section.text("From this budget on, at every larger one too; in brackets the difference there.")
     section.table(f"{prefix}needed", needed_table(lines, margin))
-    if bar := bar_table(lines, margin):
-        section.heading("The bar")
-        section.text(
-            "At the smallest budget of at most 6 % of the ordered pairs that equals all pairs with the same "
-            "aggregator and prior (the largest, where none does): ahead of skip-window with greedy, in few "
-            "rounds; and at no such budget below the first stage."
-        )
-        section.table(f"{prefix}bar", bar)
     if picture := _best_topics(lines, columns, measure, f"{prefix}bench-topics"):
         section.picture(picture)
     section.heading("All pairs and baselines")
@@ -109,7 +100,7 @@ def speed_section(paths: Sequence[Path]) -> Section:
             rows, machine, task = found["rows"], found["machine"], found["task"]
             title = f"{task['model']}, {task['tokens_mean']:.0f} tokens on average, {machine['device']}"
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: not a result of sparring bench-throughput ({error!r})") from None
+            raise InputError(f"{path}: not a result of sparring benchmark throughput ({error!r})") from None
         section.heading(title)
         section.text("; ".join(f"{name}: {value}" for name, value in machine.items() if value not in (None, "")))
         section.picture(rates(rows, title, f"throughput-{number}"))

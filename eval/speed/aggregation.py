@@ -1,55 +1,44 @@
 """How fast preferences become rankings: one batched call against the libraries' loops, and a whole bench.
 
-    python -m sparring.eval.speed.aggregation [--output eval/results/aggregation-cpu.json]
-
-Three figures, all without a model: Bradley-Terry MAP of 1,000 topics in one call beside a loop over choix or
-evalica; all ordered pairs of 43 topics of 100 scheduled and aggregated; and `sparring bench` with 20 settings,
-6 budgets and 10 seeds on 43 topics of 50. Library loops run over a few topics, on lists made beforehand.
+Three figures, all without a model: Bradley-Terry MAP of many topics in one call beside a loop over choix or
+evalica; all ordered pairs of 43 topics of 100 scheduled and aggregated; and `sparring bench` with 20 settings and
+6 budgets. Library loops run over a few topics, on lists made beforehand.
 """
 
 from __future__ import annotations
 
-import json
 import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 
-from ...rerank import console
 from ...rerank.aggregators.bradley_terry import BradleyTerry
-from ...rerank.data.atomic import atomic_write, check_output
 from ...rerank.data.preferences import write_preferences
 from ...rerank.data.runs import write_run
-from ...rerank.errors import MissingPrerequisiteError, SparringError
+from ...rerank.errors import MissingPrerequisiteError
 from ...rerank.pipeline import rerank
 from ...rerank.registry import aggregators, schedules
 from ...rerank.rounds import sigmoid
 from ...rerank.vocabulary import Candidates, Preferences
 from ..bench.simulator import Judge, make_world, preferences
 from ..bench.stored_pairs import StoredScorer
-from .hardware import machine
+from .hardware import timed
 
 SCHEDULES = ("bayes", "window(skip=7)", "random", "swiss")
 AGGREGATORS = ("log_odds", "bradley_terry", "greedy", "pagerank", "additive")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """Measure aggregation and the bench on this machine."""
+class Sizes:
+    """How much is aggregated and benched."""
 
-    output: Path = Path("eval/results/aggregation-cpu.json")
-    """JSON file to write."""
-    overwrite: bool = False
-    """Replace an output that exists."""
     topics: int = 1000
     """Topics of the batched call."""
     candidates: int = 100
@@ -59,28 +48,11 @@ class Options:
     looped: int = 5
     """Topics that the libraries' loops are measured on."""
     bench_topics: int = 43
-    """Topics of the bench; its schedules, aggregators, budgets and seeds are always the same."""
+    """Topics of the bench; its schedules, aggregators and budgets are always the same."""
     seeds: int = 10
     """Seeds of the bench."""
     jobs: int = 2
     """Processes of the bench."""
-
-
-def main(options: Options) -> None:
-    """Measures everything and writes it as JSON."""
-    check_output(options.output, options.overwrite)
-    import torch
-
-    found = {
-        "machine": machine(torch.device("cpu")),
-        "task": {name: value for name, value in asdict(options).items() if name not in ("output", "overwrite")},
-        "bradley_terry": against_libraries(options),
-        "all_pairs": all_pairs(),
-        "bench": whole_bench(options),
-    }
-    with atomic_write(options.output) as stream:
-        json.dump(found, stream, indent=1, default=str)
-    console.out(json.dumps({name: found[name] for name in ("bradley_terry", "all_pairs", "bench")}, indent=1))
 
 
 def sampled(topics: int, candidates: int, comparisons: int, seed: int = 0) -> Preferences:
@@ -100,26 +72,8 @@ def sampled(topics: int, candidates: int, comparisons: int, seed: int = 0) -> Pr
     )
 
 
-def against_libraries(options: Options) -> dict[str, Any]:
-    """Seconds of one batched call, of the libraries' loops over as many topics, and the ratio of the two.
-
-    ``largest_difference`` is that of the scores from choix's on the looped topics: the same mode, to 1e-5.
-    """
-    said = sampled(options.topics, options.candidates, options.comparisons)
-    aggregator = BradleyTerry(mean=0.0)
-    aggregator(sampled(2, options.candidates, options.comparisons))  # imports and warm caches
-    own, scores = min((timed(lambda: aggregator(said)) for _ in range(3)), key=lambda pair: pair[0])
-    loops, modes = _libraries(said, min(options.looped, options.topics))
-    return {
-        "seconds": own,
-        "loop_seconds": {name: each * options.topics for name, each in loops.items()},
-        "times_faster": {name: each * options.topics / own for name, each in loops.items()},
-        "largest_difference": float(np.abs(modes - scores[: len(modes)]).max()),
-    }
-
-
-def _libraries(said: Preferences, topics: int) -> tuple[dict[str, float], np.ndarray[Any, Any]]:
-    """Mean seconds per topic of each library's method, and choix's MAP scores of these topics."""
+def libraries() -> tuple[Any, Any]:
+    """choix and evalica, which are measured against; a MissingPrerequisiteError says how to get them."""
     try:
         import choix
         import evalica
@@ -127,6 +81,30 @@ def _libraries(said: Preferences, topics: int) -> tuple[dict[str, float], np.nda
         raise MissingPrerequisiteError(
             f"{error.name} is what this is measured against: pip install choix evalica"
         ) from None
+    return choix, evalica
+
+
+def against_libraries(sizes: Sizes, seed: int = 0) -> dict[str, Any]:
+    """Seconds of one batched call, of the libraries' loops over as many topics, and the ratio of the two.
+
+    ``largest_difference`` is that of the scores from choix's on the looped topics: the same mode, to 1e-5.
+    """
+    said = sampled(sizes.topics, sizes.candidates, sizes.comparisons, seed)
+    aggregator = BradleyTerry(mean=0.0)
+    aggregator(sampled(2, sizes.candidates, sizes.comparisons))  # imports and warm caches
+    own, scores = min((timed(lambda: aggregator(said)) for _ in range(3)), key=lambda pair: pair[0])
+    loops, modes = _libraries(said, min(sizes.looped, sizes.topics))
+    return {
+        "seconds": own,
+        "loop_seconds": {name: each * sizes.topics for name, each in loops.items()},
+        "times_faster": {name: each * sizes.topics / own for name, each in loops.items()},
+        "largest_difference": float(np.abs(modes - scores[: len(modes)]).max()),
+    }
+
+
+def _libraries(said: Preferences, topics: int) -> tuple[dict[str, float], np.ndarray[Any, Any]]:
+    """Mean seconds per topic of each library's method, and choix's MAP scores of these topics."""
+    choix, evalica = libraries()
     size, spent = int(said.sizes[0]), dict[str, float]()
     modes = []
     for topic in range(topics):
@@ -163,15 +141,15 @@ def all_pairs(topics: int = 43, candidates: int = 100) -> dict[str, Any]:
     return {"pairs": len(said.first), "scheduled_seconds": scheduled, "aggregated_seconds": seconds}
 
 
-def whole_bench(options: Options) -> dict[str, Any]:
+def whole_bench(sizes: Sizes) -> dict[str, Any]:
     """Seconds and memory of `sparring bench` as its own process, on simulated preferences."""
     with tempfile.TemporaryDirectory(prefix="sparring-") as name:
         folder = Path(name)
-        _ground(folder, options.bench_topics)
+        _ground(folder, sizes.bench_topics)
         flags = ["--preferences", folder / "prefs.parquet", "--run", folder / "first.run"]
         flags += ["--qrels", folder / "qrels.txt", "--output", folder / "rows.parquet", "--quiet"]
-        flags += ["--schedules", *SCHEDULES, "--aggregators", *AGGREGATORS, "--jobs", options.jobs]
-        flags += ["--seeds", *range(options.seeds)]
+        flags += ["--schedules", *SCHEDULES, "--aggregators", *AGGREGATORS, "--jobs", sizes.jobs]
+        flags += ["--seeds", *range(sizes.seeds)]
         words = [sys.executable, "-m", "sparring.rerank.cli", "bench", *map(str, flags)]
         seconds, _ = timed(lambda: subprocess.run(words, check=True, stdout=subprocess.DEVNULL))
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1 << (30 if sys.platform == "darwin" else 20))
@@ -197,19 +175,3 @@ def _ground(folder: Path, topics: int, candidates: int = 50) -> None:
     write_preferences(folder / "prefs.parquet", said, {"simulation": True})
     write_run(folder / "first.run", run, "first")
     (folder / "qrels.txt").write_text("".join(lines), encoding="utf-8")
-
-
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds on the wall and the result of ``work``."""
-    started = time.perf_counter()
-    result = work()
-    return time.perf_counter() - started, result
-
-
-if __name__ == "__main__":
-    console.configure()
-    try:
-        main(tyro.cli(Options, prog="python -m sparring.eval.speed.aggregation", description=__doc__))
-    except SparringError as error:
-        sys.stderr.write(f"sparring: error: {error}\n")
-        sys.exit(error.exit_code)

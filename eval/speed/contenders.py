@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,10 +13,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...rerank.errors import SparringError
 from ...rerank.vocabulary import Scorer
-from .hardware import synchronise
+from .hardware import timed
 from .inputs import Pairs
+from .peer import ask
 
 Scores = NDArray[np.float64]
 
@@ -69,7 +67,7 @@ class SentenceTransformers:
         import torch
 
         flat = pairs.flat()
-        seconds, scores = timed(self._device, lambda: self._predict(flat))
+        seconds, scores = timed(lambda: self._predict(flat), self._device)
         order = np.argsort([-len(query) - len(text) for query, text in flat], kind="stable")
         batches = [
             self._model.tokenizer(
@@ -87,7 +85,7 @@ class SentenceTransformers:
                 parts = [self._model.model(**batch.to(self._device)).logits.float() for batch in batches]
                 return torch.cat(parts).cpu()
 
-        return Timing(seconds, timed(self._device, forward)[0], scores)
+        return Timing(seconds, timed(forward, self._device)[0], scores)
 
     def tune(self, flat: list[tuple[str, str]], sizes: tuple[int, ...]) -> None:
         """Takes the fastest batch size on a sample."""
@@ -95,7 +93,7 @@ class SentenceTransformers:
         for size in sizes:
             self.batch = size
             self._predict(flat[: 2 * size])
-            rates[size] = min(timed(self._device, lambda: self._predict(flat))[0] for _ in range(2))
+            rates[size] = min(timed(lambda: self._predict(flat), self._device)[0] for _ in range(2))
         self.batch = min(rates, key=lambda size: rates[size])
 
     def _predict(self, flat: list[tuple[str, str]]) -> Scores:
@@ -134,10 +132,10 @@ class Ours:
 
             with tempfile.TemporaryDirectory() as folder, Ledger.open(Path(folder) / "ledger") as ledger:
                 recorded = ledger.wrap(engine)
-                seconds, scores = timed(self._device, lambda: self._score(recorded, pairs))
+                seconds, scores = timed(lambda: self._score(recorded, pairs), self._device)
             return Timing(seconds, None, scores)
-        seconds, scores = timed(self._device, lambda: self._score(engine, pairs))
-        forward, _ = timed(self._device, lambda: self._score(engine, pairs))
+        seconds, scores = timed(lambda: self._score(engine, pairs), self._device)
+        forward, _ = timed(lambda: self._score(engine, pairs), self._device)
         return Timing(seconds, forward, scores)
 
     def _score(self, scorer: Scorer, pairs: Pairs) -> Scores:
@@ -151,7 +149,7 @@ class Rerankers:
     name = "rerankers"
 
     def __init__(self, python: str, folder: Path, device: Any, dtype: str, batch: int, threads: int) -> None:
-        self._command = [python, str(Path(__file__).with_name("peer_rerankers.py"))]
+        self._python = python
         self._task = {
             "model": str(folder),
             "dtype": dtype,
@@ -169,10 +167,7 @@ class Rerankers:
     def measure(self, pairs: Pairs) -> Timing:
         """Times it in a fresh process; loading and one warm-up call are not counted."""
         task = self._task | {"topics": [[topic.query, list(topic.texts)] for topic in pairs.topics]}
-        done = subprocess.run(self._command, input=json.dumps(task), capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SparringError(f"{self._command[0]}: {done.stderr.strip().splitlines()[-1]}")
-        said = json.loads(done.stdout.splitlines()[-1])
+        said = ask(self._python, "peer_rerankers.py", task)
         self.name = f"rerankers {said['version']}"
         return Timing(said["seconds"][0], None, np.array(said["scores"]))
 
@@ -183,15 +178,6 @@ def has_rerankers(python: str) -> bool:
         return subprocess.run([python, "-c", "import rerankers"], capture_output=True, check=False).returncode == 0
     except OSError:
         return False
-
-
-def timed(device: Any, work: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds of ``work`` until the device is done, and its result."""
-    synchronise(device)
-    start = time.perf_counter()
-    result = work()
-    synchronise(device)
-    return time.perf_counter() - start, result
 
 
 def interleaved(contenders: list[Contender], pairs: Pairs, repeats: int) -> Iterator[tuple[Contender, Timing]]:

@@ -10,15 +10,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...rerank.console import log
 from ...rerank.vocabulary import Candidates
 
 if TYPE_CHECKING:
     import torch
+
+T = TypeVar("T")
 
 
 def forward_flops(config: Any, tokens: NDArray[np.int64]) -> float:
@@ -75,6 +78,25 @@ def synchronise(device: torch.device) -> None:
         import torch
 
         torch.cuda.synchronize(device)
+
+
+def timed(work: Callable[[], T], device: torch.device | None = None) -> tuple[float, T]:
+    """Seconds on the wall until ``work`` is done, on the device too if one is named; and its result."""
+    if device is not None:
+        synchronise(device)
+    start = time.perf_counter()
+    result = work()
+    if device is not None:
+        synchronise(device)
+    return time.perf_counter() - start, result
+
+
+def warn_if_busy() -> None:
+    """Says so where other programs are at work: figures would be too low."""
+    if os.getloadavg()[0] > 0.5:
+        log.warning(
+            "load average %.1f: something else is running, the figures will be too low", os.getloadavg()[0]
+        )
 
 
 def machine(device: torch.device) -> dict[str, Any]:

@@ -1,59 +1,48 @@
 """What it costs that passages see each other: the Set-Encoder against the pointwise model, and lightning-ir.
 
-    python -m sparring.eval.speed.set_encoder --output eval/results/set-encoder-cpu.json --peer PEER/bin/python
-
 One set of weights in lightning-ir's layout, lists of 100 passages of 160 tokens; medians of several repetitions.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import subprocess
-import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...rerank.console import out
-from ...rerank.data.atomic import atomic_write
-from ...rerank.errors import SparringError
 from ...rerank.vocabulary import Candidates, Scorer
-from .contenders import quieten, timed
-from .hardware import machine
+from .hardware import machine, timed
+from .peer import ask
 
-BARS = {"times_pointwise_cost": 1.10, "times_lightning_ir": 3.0}
+if TYPE_CHECKING:
+    import torch
+
 SIZES = {"base": (12, 768, 12, 3072), "minilm": (6, 384, 12, 1536), "tiny": (2, 64, 4, 128)}
 QUERY_TOKENS = 8
 Scores = NDArray[np.float64]
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Builds the weights, measures everybody in turn, writes the JSON file and prints it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--peer", help="Python of an environment with lightning-ir and transformers 4")
-    parser.add_argument("--size", choices=SIZES, default="minilm")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--lists", type=int, default=2, help="topics per repetition")
-    parser.add_argument("--passages", type=int, default=100, help="passages of a list")
-    parser.add_argument("--tokens", type=int, default=160, help="tokens of an input")
-    parser.add_argument("--repeats", type=int, default=3)
-    options = parser.parse_args(arguments)
-    quieten()
-    with tempfile.TemporaryDirectory() as scratch:
-        report = measured(options, save_set_encoder(Path(scratch) / "set", options.size, options.tokens))
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(options.output) as stream:
-        json.dump(report, stream, indent=1)
-        stream.write("\n")
-    out(json.dumps(report["rows"], indent=1) + "\n" + json.dumps(report["bars"], indent=1))
+@dataclass(frozen=True, kw_only=True)
+class Lists:
+    """What is scored: made-up lists of one length."""
+
+    size: Literal["minilm", "base", "tiny"] = "minilm"
+    """Layers and width of the model, whose weights are random."""
+    lists: int = 2
+    """Topics per repetition."""
+    passages: int = 100
+    """Passages of a list."""
+    tokens: int = 160
+    """Tokens of an input."""
+    repeats: int = 3
+    """Repetitions; medians are reported."""
 
 
-def save_set_encoder(folder: Path, size: str, tokens: int) -> Path:
+def save_set_encoder(folder: Path, size: str, tokens: int, seed: int = 0) -> Path:
     """Writes an ELECTRA of random weights in the layout of lightning-ir, with ``[INT]`` as interaction token."""
     import torch
     from safetensors.torch import save_file
@@ -74,7 +63,7 @@ def save_set_encoder(folder: Path, size: str, tokens: int) -> Path:
         intermediate_size=inner,
         initializer_range=0.05,
     )
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     weights = {name: value.contiguous() for name, value in ElectraModel(config).state_dict().items()}
     weights = {
         name: value for name, value in weights.items() if not name.endswith(("position_ids", "token_type_ids"))
@@ -105,10 +94,10 @@ def save_set_encoder(folder: Path, size: str, tokens: int) -> Path:
     return folder
 
 
-def made_up(lists: int, passages: int, tokens: int) -> list[Candidates]:
+def made_up(lists: int, passages: int, tokens: int, seed: int = 0) -> list[Candidates]:
     """Topics whose inputs all have so many tokens: words that are one token each."""
     words = ["river", "coffee", "mountain", "search", "engine", "winter", "garden", "market", "bread", "ocean"]
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
 
     def text(count: int) -> str:
         return " ".join(rng.choice(words, count))
@@ -125,19 +114,18 @@ def made_up(lists: int, passages: int, tokens: int) -> list[Candidates]:
     ]
 
 
-def measured(options: Any, folder: Path) -> dict[str, Any]:
-    """Everything that goes into the JSON file."""
+def measured(
+    task: Lists, folder: Path, device: torch.device, dtype: str, peer: str | None, seed: int = 0
+) -> dict[str, Any]:
+    """Everything that goes into the JSON file: fp32 and ``dtype``, of us and of the peer where one is named."""
     import torch
 
-    from ...rerank.engine.devices import choose_device, choose_dtype, dtype_name
     from ...rerank.executors.open import open_scorer
     from ...rerank.models.loading import load
 
-    device = choose_device(options.device)
-    dtype = dtype_name(choose_dtype("auto", device))
-    topics = made_up(options.lists, options.passages, options.tokens)
-    whole = [np.arange(options.passages, dtype=np.int32)[None]] * len(topics)
-    singles = [np.arange(options.passages, dtype=np.int32)[:, None]] * len(topics)
+    topics = made_up(task.lists, task.passages, task.tokens, seed)
+    whole = [np.arange(task.passages, dtype=np.int32)[None]] * len(topics)
+    singles = [np.arange(task.passages, dtype=np.int32)[:, None]] * len(topics)
 
     def ours(family: str, precision: str) -> Scorer:
         return open_scorer(load(str(folder), family=family), device=str(device), dtype=precision, progress=False)
@@ -152,15 +140,15 @@ def measured(options: Any, folder: Path) -> dict[str, Any]:
         work[f"pointwise, {precision}"] = lambda scorer=alone: scores(scorer, singles)  # type: ignore[misc]
     found = {name: run() for name, run in work.items()}  # warm: tokenised, weights packed
     seconds: dict[str, list[float]] = {name: [] for name in work}
-    for _ in range(options.repeats):
+    for _ in range(task.repeats):
         for name, run in work.items():
-            seconds[name].append(timed(device, run)[0])
-    if options.peer:
+            seconds[name].append(timed(run, device)[0])
+    if peer:
         for precision in dict.fromkeys(["float32", dtype]):
-            said = lightning(options, folder, topics, precision, torch.get_num_threads())
+            said = lightning(peer, task, folder, topics, precision, torch.get_num_threads())
             name = f"lightning-ir {said['version']}, {precision}"
             seconds[name], found[name] = said["seconds"], np.array(said["scores"])
-    pairs = options.lists * options.passages
+    pairs = task.lists * task.passages
     reference = found["Set-Encoder, float32"]
     rows = [
         {
@@ -171,47 +159,37 @@ def measured(options: Any, folder: Path) -> dict[str, Any]:
         }
         for name, times in seconds.items()
     ]
-    task = {name: getattr(options, name) for name in ("size", "lists", "passages", "tokens", "repeats")}
-    return {"machine": machine(device), "task": task, "rows": rows, "bars": judged(rows, dtype)}
+    shown = {field.name: getattr(task, field.name) for field in fields(Lists)}
+    return {"machine": machine(device), "task": shown, "rows": rows, "ratios": ratios(rows, dtype)}
 
 
-def lightning(options: Any, folder: Path, topics: list[Candidates], dtype: str, threads: int) -> dict[str, Any]:
+def lightning(
+    python: str, task: Lists, folder: Path, topics: list[Candidates], dtype: str, threads: int
+) -> dict[str, Any]:
     """What the peer says of the same lists, from a fresh process."""
-    task = {
+    asked = {
         "model": str(folder),
         "dtype": dtype,
         "threads": threads,
-        "repeats": options.repeats,
+        "repeats": task.repeats,
         "query_length": QUERY_TOKENS,
-        "doc_length": options.tokens - QUERY_TOKENS - 4,
+        "doc_length": task.tokens - QUERY_TOKENS - 4,
         "topics": [[topic.query, list(topic.texts)] for topic in topics],
     }
-    command = [options.peer, str(Path(__file__).with_name("peer_lightning.py"))]
-    done = subprocess.run(command, input=json.dumps(task), capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SparringError(f"{options.peer}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
-    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return said
+    return ask(python, "peer_lightning.py", asked)
 
 
-def judged(rows: list[dict[str, Any]], dtype: str) -> dict[str, Any]:
-    """The bars: cost against the pointwise model of the same size, and throughput against the peer.
+def ratios(rows: list[dict[str, Any]], dtype: str) -> dict[str, float]:
+    """The cost against the pointwise model of the same size, and how many times as fast as the peer.
 
     The peer counts in its fastest setting, and as it is called.
     """
     rate = {row["name"]: row["passages_per_second"] for row in rows}
     own = rate[f"Set-Encoder, {dtype}"]
-    cost = rate[f"pointwise, {dtype}"] / own
-    bars = {"times_pointwise_cost": {"value": round(cost, 3), "bar": BARS["times_pointwise_cost"]}}
-    bars["times_pointwise_cost"]["met"] = cost <= BARS["times_pointwise_cost"]
+    found = {"times_pointwise_cost": round(rate[f"pointwise, {dtype}"] / own, 3)}
     peers = {name: value for name, value in rate.items() if name.startswith("lightning-ir")}
     called = [value for name, value in peers.items() if name.endswith("float32")]  # what it loads by itself
     for name, values in (("times_lightning_ir", list(peers.values())), ("times_lightning_ir_as_called", called)):
         if values:
-            times, bar = own / max(values), BARS["times_lightning_ir"]
-            bars[name] = {"value": round(times, 3), "bar": bar, "met": times >= bar}
-    return bars
-
-
-if __name__ == "__main__":
-    main()
+            found[name] = round(own / max(values), 3)
+    return found

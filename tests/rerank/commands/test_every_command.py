@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
+import gzip
 import random
 import resource
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sparring.rerank.cli import COMMANDS, main
+from every_command import MODULES, options_of
+from places import ROOT
+from sparring.rerank.cli import main
 from sparring.rerank.commands.config import config_text, parse
 from sparring.rerank.commands.options import CommonOptions
 from sparring.rerank.errors import UsageError
@@ -30,7 +31,11 @@ EXAMPLES = {
     "simulate": "--run {run} --qrels {data}/qrels.txt --output {out}.parquet",
     "train": "--data judged(dataset='{data}') --model-name-or-path {cross} --max-steps 1 --output-dir {out}",
     "report": "{run} --qrels {data}/qrels.txt --output {out}.html",
-    "bench-throughput": "--run {run} --dataset {data} --output {out}.json",
+    "benchmark throughput": "--run {run} --dataset {data} --output {out}.json",
+    "benchmark set-encoder": "--size tiny --output {out}.json",
+    "benchmark training": "--dataset {data} --size tiny --output {out}.json",
+    "benchmark aggregation": "--topics 2 --output {out}.json",
+    "benchmark sampling": "photographs --data {data} --grids {grids} --models {data} --output {out}",
     "serve": "--model {cross} --port 0",
     "mine": "--dataset {data} --run {run} --output {out}.jsonl",
     "distill": "--run {run} --dataset {data} --output {out}.jsonl",
@@ -39,6 +44,8 @@ EXAMPLES = {
     "doctor": "--model {cross}",
 }
 """One way to call every command, without an output that exists."""
+IN_FOLDERS = {"index": "kept", "train": "kept", "benchmark sampling": "photographs.md"}
+"""A file in the output, where that is a folder."""
 WRITING = sorted(name for name, example in EXAMPLES.items() if "{out}" in example)
 
 
@@ -56,32 +63,31 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     pairs = [(a, b) for a in names for b in names if a != b]
     votes = "".join(f"{a},{b},{'left' if a < b else 'right'}\n" for a, b in pairs)
     (data / "votes.csv").write_text("left,right,winner\n" + votes)
+    (data / "pairwise" / "photo200").mkdir(parents=True)
+    (data / "pairwise" / "photo200" / "photo200.csv.gz").write_bytes(gzip.compress(votes.encode()))
+    for model in ("pairwise-late", "pointwise-minilm", "set-encoder"):
+        (data / model).mkdir()
     bi = save_bi_encoder(tmp_path_factory.mktemp("bi"))
     cross = save_classifier(tmp_path_factory.mktemp("cross") / "tiny", "bert")
-    return {"data": data, "run": data / "first.run", "bi": bi, "cross": cross}
+    return {"data": data, "run": data / "first.run", "bi": bi, "cross": cross, "grids": ROOT / "configs" / "bench"}
 
 
 def words(name: str, places: dict[str, Path], out: Path) -> list[str]:
     return [word.format(**places, out=out) for word in EXAMPLES[name].split()]
 
 
-def options_of(name: str) -> type[Any]:
-    found: type[Any] = importlib.import_module(COMMANDS[name][0]).Options
-    return found
-
-
 def test_every_command_has_an_example() -> None:
-    assert set(EXAMPLES) == set(COMMANDS)
+    assert set(EXAMPLES) == set(MODULES)
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS))
+@pytest.mark.parametrize("name", sorted(MODULES))
 def test_flags_are_one_frozen_dataclass(name: str) -> None:
     options = options_of(name)
     assert issubclass(options, CommonOptions) and options.__doc__
     assert options.__dataclass_params__.frozen and all(field.kw_only for field in dataclasses.fields(options))
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS))
+@pytest.mark.parametrize("name", sorted(MODULES))
 def test_a_config_file_says_what_flags_say(name: str, places: dict[str, Path], tmp_path: Path) -> None:
     flags = [*words(name, places, tmp_path / "out"), "--seed", "7", "--overwrite"]
     options = parse(options_of(name), name, flags)
@@ -95,7 +101,7 @@ def test_a_config_file_says_what_flags_say(name: str, places: dict[str, Path], t
         parse(options_of(name), name, ["--config", str(path)])
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS))
+@pytest.mark.parametrize("name", sorted(MODULES))
 def test_a_quiet_dry_run_checks_and_leaves_no_trace(
     name: str, places: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -103,7 +109,7 @@ def test_a_quiet_dry_run_checks_and_leaves_no_trace(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = tmp_path / "results"
     folder.mkdir()
-    assert main([name, *words(name, places, folder / "out"), "--dry-run", "--quiet"]) == 0
+    assert main([*name.split(), *words(name, places, folder / "out"), "--dry-run", "--quiet"]) == 0
     assert capsys.readouterr().err == ""
     assert list(folder.iterdir()) == []
 
@@ -116,12 +122,12 @@ def test_what_exists_is_safe_without_overwrite(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     flags = words(name, places, tmp_path / "out")
     output = next(Path(word) for word in flags if word.startswith(str(tmp_path / "out")))
-    kept = output / "kept" if name in ("index", "train") else output
+    kept = output / IN_FOLDERS[name] if name in IN_FOLDERS else output
     kept.parent.mkdir(exist_ok=True)
     kept.write_text("precious")
-    assert main([name, *flags]) == 2
+    assert main([*name.split(), *flags]) == 2
     assert str(output) in (said := capsys.readouterr().err) and "--overwrite" in said
-    assert main([name, *flags, "--overwrite", "--dry-run"]) == 0
+    assert main([*name.split(), *flags, "--overwrite", "--dry-run"]) == 0
     assert kept.read_text() == "precious"
 
 
