@@ -17,7 +17,7 @@ from ...rerank.data.runs import Run, read_run
 from ...rerank.errors import SparringError, UsageError
 from ..measures.catalogue import DEFAULT_MEASURES, Measure, parse_measures
 from ..measures.evaluation import evaluate
-from ..measures.qrels import Qrels, read_qrels
+from ..measures.qrels import Qrels, check_order, read_qrels
 from ..measures.rendered import render
 
 
@@ -67,6 +67,7 @@ def main(options: Options) -> None:
         raise UsageError(f"--digits must lie between 0 and 17, found {options.digits}")
     if not options.runs:
         raise UsageError("no run given: sparring evaluate QRELS RUN [RUN ...]")
+    check_order(options.qrels, options.runs, "sparring evaluate {qrels} {runs}")
     measures, qrels, runs = _read_all(options)
     if qrels.highest > 1 and any(
         str(m).split("@")[0] in ("AP", "RR", "R", "P", "Rprec", "Bpref") for m in measures

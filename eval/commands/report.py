@@ -17,7 +17,7 @@ from ...rerank.data.meta import write_meta
 from ...rerank.data.runs import read_run
 from ...rerank.errors import MissingResourceError, UsageError
 from ..measures.catalogue import DEFAULT_MEASURES, parse_measures
-from ..measures.qrels import read_qrels
+from ..measures.qrels import check_order, read_qrels
 from ..report.bench_sections import bench_section, matrix_section, speed_section, training_section
 from ..report.drawing import close, pyplot, save
 from ..report.page import Section, page
@@ -56,6 +56,8 @@ def main(options: Options) -> None:
     """Reads everything, draws, writes the page, its pictures and tables."""
     _check(options)
     pyplot()
+    if options.qrels:
+        check_order(options.qrels, _ordered(options), "sparring report {runs} --qrels {qrels}")
     runs = [(path.name, read_run(path)) for path in _ordered(options)]
     qrels = read_qrels(options.qrels) if options.qrels else None
     measures = parse_measures(options.measures)

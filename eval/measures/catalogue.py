@@ -18,20 +18,9 @@ from numpy.typing import NDArray
 
 from ...rerank.data.runs import Run
 from ...rerank.errors import SparringError, UsageError
-from .qrels import Qrels, read_qrels
-from .screening import screening
-
-__all__ = [
-    "DEFAULT_MEASURES",
-    "Measure",
-    "Qrels",
-    "aggregate",
-    "measure_run",
-    "measures",
-    "parse_measures",
-    "read_qrels",
-    "trec_order",
-]
+from . import ir_measures_adapter as theirs
+from .qrels import Qrels
+from .screening import RankMeasure, screening
 
 DEFAULT_MEASURES = ("nDCG@10", "RR@10", "AP", "R@100", "Judged@10")
 _BATCH = 500
@@ -42,7 +31,7 @@ _BATCH = 500
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A measure by its printed name: one of ir-measures, or a `screening.RankMeasure` of ours."""
+    """A measure by its printed name: one of ir-measures (``provided``), or a `RankMeasure` of ours (``own``)."""
 
     name: str
     own: Any = None
@@ -54,12 +43,12 @@ class Measure:
     @property
     def lower_is_better(self) -> bool:
         """True for measures of effort, such as the rank of the last relevant document."""
-        return getattr(self.own, "lower_is_better", False)
+        return bool(self.own is not None and self.own.lower_is_better)
 
     @property
     def summed(self) -> bool:
         """True for counts such as NumRet, which are summed over topics and not averaged."""
-        return self.provided is not None and type(self.provided.aggregator()).__name__ == "SumAgg"
+        return self.provided is not None and theirs.is_sum(self.provided)
 
 
 class Catalogue:
@@ -67,11 +56,11 @@ class Catalogue:
 
     def names(self) -> list[str]:
         """The names, as they are written before a cutoff, sorted."""
-        return sorted({*screening.names(), *self._provided()}, key=str.lower)
+        return sorted({*screening.names(), *theirs.computable()}, key=str.lower)
 
     def __iter__(self) -> Iterator[tuple[str, type[Any]]]:
         """(name, class that describes it) of every measure; ``[@k]`` is shown behind names that take a cutoff."""
-        own, provided = dict(screening), self._provided()
+        own, provided = dict(screening), theirs.computable()
         for name in self.names():
             if name in own:
                 yield name, own[name]
@@ -83,11 +72,6 @@ class Catalogue:
     def parse(self, name: str) -> Measure:
         """The one measure of this name; UsageError as in `parse_measures`."""
         return parse_measures([name])[0]
-
-    @staticmethod
-    def _provided() -> dict[str, Any]:
-        registered = _ir_measures().measures.registry.values()
-        return {cls.__name__.lstrip("_"): cls for cls in registered if _supported(cls)}
 
 
 measures = Catalogue()
@@ -113,40 +97,28 @@ def _parse(text: str) -> list[Measure]:
         options = ", ".join(part for part in (match[2], f"at={match[3]}" if match[3] else "") if part)
         component = screening.parse(f"{match[1]}({options})")
         return [Measure(_own_name(component), own=component)]
-    ir = _ir_measures()
     word = re.split(r"\W", text)[0]
-    if word not in ir.measures.registry or re.fullmatch(r"\w+\.[\d.,]+", text):
+    if word not in theirs.registered() or re.fullmatch(r"\w+\.[\d.,]+", text):
         parsed = _trec_names(text)
     else:
         try:
-            parsed = [ir.parse_measure(text)]
-            parsed[0].validate_params()
-        except Exception as error:  # ir-measures raises what ast, assert or a lookup happen to raise
-            raise UsageError(f"measure {text!r}: {_reason(error)}") from None
+            parsed = [theirs.parse(text)]
+        except ValueError as error:
+            raise UsageError(f"measure {text!r}: {error}") from None
     for measure in parsed:
         _check_provided(text, measure)
     return [Measure(str(measure), provided=measure) for measure in parsed]
 
 
-def _reason(error: Exception) -> str:
-    missing = re.match(r"invalid param (\w+)=<object", str(error))
-    if missing and missing[1] == "cutoff":
-        return "it needs a cutoff: write it with @10, for example"
-    if missing:
-        return f"it needs the option {missing[1]}"
-    return str(error).split("; must be")[0] + ": write Name, Name@cutoff or Name(option=value)"
-
-
 def _trec_names(text: str) -> list[Any]:
     """Measures in trec_eval's spelling, such as ndcg_cut_10 or P_5; UsageError with the nearest known name."""
-    ir = _ir_measures()
     if not re.fullmatch(r"all_trec|official|set", text):
         try:
-            return list(ir.util.parse_trec_measure(text))
+            return theirs.parse_trec(text)
         except ValueError:
             pass
     word = re.split(r"[(@]", text)[0]
-    folded = {name.lower(): cls.__name__.lstrip("_") for name, cls in ir.measures.registry.items()}
+    folded = {name.lower(): theirs.name_of(cls) for name, cls in theirs.registered().items()}
     folded |= {name.lower(): name for name in screening.names()}
     near = difflib.get_close_matches(word.lower(), folded, n=1)
     hint = f" (did you mean {text.replace(word, folded[near[0]], 1)!r}?)" if near else ""
@@ -154,20 +126,11 @@ def _trec_names(text: str) -> list[Any]:
 
 
 def _check_provided(text: str, measure: Any) -> None:
-    for option in ("cutoff",):
-        value = measure.params.get(option)
-        if isinstance(value, int) and value < 1:
-            raise UsageError(f"measure {text!r}: the cutoff behind @ must be at least 1")
-    ir = _ir_measures()
-    if ir.DefaultPipeline.supports(measure):
-        return
-    installs = [
-        provider.install_instructions()
-        for provider in ir.DefaultPipeline.providers
-        if not provider.is_available() and provider.supports(measure)
-    ]
-    how = " or ".join(filter(None, installs)) or "no package computes it with these options"
-    raise UsageError(f"measure {text!r} cannot be computed here: {how}")
+    cutoff = measure.params.get("cutoff")
+    if isinstance(cutoff, int) and cutoff < 1:
+        raise UsageError(f"measure {text!r}: the cutoff behind @ must be at least 1")
+    if how := theirs.missing(measure):
+        raise UsageError(f"measure {text!r} cannot be computed here: {how}")
 
 
 def _own_name(component: Any) -> str:
@@ -176,25 +139,8 @@ def _own_name(component: Any) -> str:
         for f in dataclasses.fields(component)
         if f.name != "at" and getattr(component, f.name) != f.default
     ]
-    cutoff = f"@{component.at:g}" if hasattr(component, "at") else ""
+    cutoff = f"@{component.at:g}" if any(f.name == "at" for f in dataclasses.fields(component)) else ""
     return str(component.spec_name) + (f"({', '.join(options)})" if options else "") + cutoff
-
-
-def _supported(cls: Any) -> bool:
-    pipeline = _ir_measures().DefaultPipeline
-    for options in ({}, {"cutoff": 10}, {"cutoff": 10, "max_rel": 1}, {"recall": 0.1}, {"max_rel": 1}):
-        try:
-            if pipeline.supports(cls(**options)):
-                return True
-        except Exception:  # a measure refuses options in its own way (assert, TypeError)
-            continue
-    return False
-
-
-def _ir_measures() -> Any:
-    import ir_measures
-
-    return ir_measures
 
 
 # --------------------------------------------------------------------------------------------------------- values
@@ -211,9 +157,9 @@ def measure_run(chosen: Sequence[Measure], qrels: Qrels, run: Run) -> NDArray[np
     groups = _provided(chosen)
     for row, measure in enumerate(chosen):
         if measure.provided is not None:
-            values[row] = measure.provided.DEFAULT
+            values[row] = theirs.default(measure.provided)
     column = {qid: t for t, qid in enumerate(qrels.grades)}
-    judged = [qid for qid in qrels if qid in run]
+    judged, highest = [qid for qid in qrels if qid in run], qrels.highest
     for start in range(0, len(judged), _BATCH):
         batch = judged[start : start + _BATCH]
         order = {qid: trec_order(*run[qid]) for qid in batch}
@@ -221,14 +167,13 @@ def measure_run(chosen: Sequence[Measure], qrels: Qrels, run: Run) -> NDArray[np
             if measure.own is not None:
                 for qid in batch:
                     values[row, column[qid]] = _own_value(measure.own, order[qid], qrels.grades[qid])
-        scored = {qid: dict(zip(ids, range(len(ids), 0, -1), strict=True)) for qid, ids in order.items()}
         for with_negative, rows in groups:
             grades = {
                 qid: qrels.grades[qid] | (qrels.negative.get(qid, {}) if with_negative else {}) for qid in batch
             }
             wanted = {chosen[row].provided: row for row in rows}
-            for metric in _ir_measures().iter_calc(list(wanted), grades, scored):
-                values[wanted[metric.measure], column[metric.query_id]] = metric.value
+            for provided, qid, value in theirs.calculate(list(wanted), grades, order, highest):
+                values[wanted[provided], column[qid]] = value
     return values
 
 
@@ -240,7 +185,7 @@ def _provided(chosen: Sequence[Measure]) -> list[tuple[bool, list[int]]]:
     return [group for group in groups if group[1]]
 
 
-def _own_value(measure: Any, docids: Sequence[str], grades: dict[str, int]) -> float:
+def _own_value(measure: RankMeasure, docids: Sequence[str], grades: dict[str, int]) -> float:
     found = np.fromiter((grades.get(docid, 0) for docid in docids), np.int64, len(docids))
     return float(measure(found, sum(grade >= measure.rel for grade in grades.values())))
 

@@ -74,7 +74,9 @@ def evaluate(
 ) -> Evaluation:
     """Scores (name, run) pairs and, with the name of a ``baseline`` among them, compares all others with it.
 
-    P-values of one measure are one family for the correction. Raises UsageError for an unknown baseline.
+    Averages are over all judged topics or over those of the run (``topics``). Comparisons leave out the topics
+    that neither run has, which say nothing of a difference, or with "run" those that one of them lacks. P-values
+    of one measure are one family for the correction. Raises UsageError for an unknown baseline.
     """
     names = [name for name, _ in runs]
     if baseline is not None and baseline not in names:
@@ -86,6 +88,8 @@ def evaluate(
         first = results[names.index(baseline)]
         others = [result for result in results if result is not first]
         results = [first, *_compared(first, others, test, correction, topics)]
+        if topics == "judged" and (words := left_out(results)):
+            log.info("%s", words)
     return Evaluation(tuple(measures), tuple(qrels.grades), tuple(results), topics, baseline, test, correction)
 
 
@@ -131,10 +135,27 @@ def _say_topics(result: Result, measures: Sequence[Measure], qrels: Qrels) -> No
     )
 
 
+def compared_topics(one: Result, other: Result) -> NDArray[np.bool_]:
+    """Which judged topics a comparison is over: those that at least one of the two runs has."""
+    return one.present | other.present
+
+
+def left_out(results: Sequence[Result]) -> str:
+    """How many judged topics comparisons with the first result leave out, in words; empty if none."""
+    judged = len(results[0].present)
+    absent = [judged - int(compared_topics(results[0], other).sum()) for other in results[1:]]
+    if not any(absent):
+        return ""
+    low, high = min(absent), max(absent)
+    count = str(high) if low == high else f"{low} to {high}"
+    return f"{count} of {judged} judged topics are in neither of the two runs: tests and intervals leave them out"
+
+
 def _compared(first: Result, others: Sequence[Result], test: str, correction: str, topics: str) -> list[Result]:
     count = len(first.values)
-    everywhere = np.ones_like(first.present)
-    shared = [everywhere if topics == "judged" else first.present & other.present for other in others]
+    shared = [
+        compared_topics(first, other) if topics == "judged" else first.present & other.present for other in others
+    ]
     pairs = [
         [(other.values[m][common], first.values[m][common]) for other, common in zip(others, shared, strict=True)]
         for m in range(count)

@@ -30,6 +30,7 @@ def render_table(evaluation: Evaluation, digits: int = 4) -> Table:
     for measure in evaluation.measures:
         header += [str(measure), "diff", "p"] if compared else [str(measure)]
     rows = []
+    first = evaluation.results[0].average(evaluation.measures, evaluation.topics) if evaluation.results else []
     for result in evaluation.results:
         row = [result.name, _topic_count(result)]
         averages = result.average(evaluation.measures, evaluation.topics)
@@ -37,7 +38,10 @@ def render_table(evaluation: Evaluation, digits: int = 4) -> Table:
             row.append(_number(measure, value, digits))
             if compared and result.comparisons:
                 comparison = result.comparisons[m]
-                row += [f"{comparison.difference:+.{digits}f}", _p(comparison.p_corrected)]
+                # of the averages shown, to which topics that neither run has add nothing
+                judged = evaluation.topics == "judged" and not measure.summed
+                difference = value - first[m] if judged else comparison.difference
+                row += [f"{difference:+.{digits}f}", _p(comparison.p_corrected)]
             elif compared:
                 row += ["", ""]
         rows.append(row)

@@ -24,6 +24,7 @@ class RankMeasure(Protocol):
     """A measure computed from the grades of one ranking; the field ``at`` is what is written behind ``@``."""
 
     rel: int
+    lower_is_better: ClassVar[bool]
 
     def __call__(self, grades: NDArray[np.int64], relevant: int) -> float:
         """``grades`` in rank order, 0 where unjudged, (N,); ``relevant`` is R."""
@@ -52,6 +53,7 @@ class WorkSaved:
 
     at: float = 95
     rel: int = 1
+    lower_is_better: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _check_percent(self.at)
@@ -86,6 +88,7 @@ class RecallAtPercent:
 
     at: float = 10
     rel: int = 1
+    lower_is_better: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _check_percent(self.at)
@@ -101,14 +104,14 @@ class NormalisedArea:
     """Area under the curve of recall against effort, as a share of the best possible area R N - R^2 / 2."""
 
     rel: int = 1
+    lower_is_better: ClassVar[bool] = False
 
     def __call__(self, grades: NDArray[np.int64], relevant: int) -> float:
         if not len(grades) or not relevant:
             return 0.0
         gains = (grades >= self.rel).astype(np.float64)
-        area = float(
-            (np.cumsum(gains) - gains / 2).sum()
-        )  # trapezoids: what was found before, and half of this one
+        # trapezoids: what was found before, and half of this one
+        area = float((np.cumsum(gains) - gains / 2).sum())
         best = relevant * len(grades) - relevant**2 / 2
         return area / best if best > 0 else 0.0
 

@@ -3,6 +3,10 @@
 Everything takes one value per topic and run, in the same order of topics: ``values`` and ``baseline``, both (n,).
 Differences are ``values - baseline``. They are sorted before anything is computed, so that the order of topics
 changes no result by even a bit. Tests are two-sided. With fewer than two topics a p-value is NaN.
+
+Tests and intervals are scipy's; what it lacks is here: Holm's correction, the test of equivalence, effect sizes
+and the smallest difference that can be detected. On sorted differences scipy's one-sample t-test is its paired
+one: .2 ms, against .03 ms for the distribution alone; a bench makes about a thousand, so nobody notices.
 """
 
 from __future__ import annotations
@@ -39,7 +43,7 @@ def paired_t(values: ArrayLike, baseline: ArrayLike) -> float:
     spread, mean = diff.std(ddof=1), diff.mean()
     if spread <= 1e-12 * max(abs(float(mean)), 1e-300):  # all topics differ by the same amount
         return 1.0 if mean == 0 else 0.0
-    return float(2 * stats.t.sf(abs(mean) / (spread / math.sqrt(len(diff))), len(diff) - 1))
+    return float(stats.ttest_1samp(diff, 0.0).pvalue)
 
 
 def wilcoxon(values: ArrayLike, baseline: ArrayLike) -> float:
@@ -126,8 +130,9 @@ def t_interval(values: ArrayLike, baseline: ArrayLike, level: float = 0.95) -> t
     diff = differences(values, baseline)
     if len(diff) < 2:
         return math.nan, math.nan
-    half = stats.t.ppf(0.5 + level / 2, len(diff) - 1) * diff.std(ddof=1) / math.sqrt(len(diff))
-    return float(diff.mean() - half), float(diff.mean() + half)
+    low, high = stats.t.interval(level, len(diff) - 1)
+    error, mean = diff.std(ddof=1) / math.sqrt(len(diff)), float(diff.mean())
+    return mean + float(low * error), mean + float(high * error)
 
 
 def bootstrap_interval(
@@ -139,16 +144,19 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Percentile interval of the mean (difference) over topics drawn with replacement; NaN without topics."""
     sample = differences(values, np.zeros_like(np.asarray(values, float)) if baseline is None else baseline)
-    if not len(sample):
-        return math.nan, math.nan
-    rng = np.random.default_rng(seed)
-    batch = max(1, 4_000_000 // len(sample))
-    means = [
-        sample[rng.integers(0, len(sample), (min(batch, resamples - done), len(sample)))].mean(axis=1)
-        for done in range(0, resamples, batch)
-    ]
-    low, high = np.quantile(np.concatenate(means), [0.5 - level / 2, 0.5 + level / 2])
-    return float(low), float(high)
+    if len(sample) < 2:  # scipy wants two
+        alone = float(sample[0]) if len(sample) else math.nan
+        return alone, alone
+    found = stats.bootstrap(
+        (sample,),
+        np.mean,
+        confidence_level=level,
+        method="percentile",
+        n_resamples=resamples,
+        batch=max(1, 4_000_000 // len(sample)),
+        random_state=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(found.low), float(found.high)
 
 
 @dataclass(frozen=True, slots=True)

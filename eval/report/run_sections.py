@@ -13,7 +13,7 @@ from ..bench.tables import p_value
 from ..measures import significance
 from ..measures.batched import kendall_tau, overlap, pad
 from ..measures.catalogue import Measure
-from ..measures.evaluation import Evaluation, evaluate
+from ..measures.evaluation import Evaluation, compared_topics, evaluate, left_out
 from ..measures.qrels import Qrels
 from ..measures.rendered import render_table
 from ..text_table import Table
@@ -42,11 +42,16 @@ def judged_section(
     section.table("runs", render_table(evaluation))
     if baseline is not None:
         section.heading(f"{measures[0]} against {baseline}")
+        if words := left_out(evaluation.results):
+            section.text(f"{words}, and so do the pictures.")
         section.table("differences", _differences(evaluation))
-        for number, result in enumerate(evaluation.results[1:]):
-            gain = result.values[0] - evaluation.results[0].values[0]
+        first = evaluation.results[0]
+        for number, result in enumerate(evaluation.results[1:], 1):
+            shown = compared_topics(first, result)
+            qids = [qid for qid, there in zip(evaluation.qids, shown, strict=True) if there]
+            gain = (result.values[0] - first.values[0])[shown]
             title = f"{result.name} against {baseline}"
-            section.picture(topic_bars(evaluation.qids, gain, str(measures[0]), title, f"topics-{number + 1}"))
+            section.picture(topic_bars(qids, gain, str(measures[0]), title, f"topics-{number}"))
     section.command("The numbers of this section again:", command)
     return [section]
 
@@ -64,11 +69,12 @@ def _differences(evaluation: Evaluation) -> Table:
         "lose",
         "detectable",
     ]
-    first = evaluation.results[0].values[0]
+    first = evaluation.results[0]
     rows = []
     for result in evaluation.results[1:]:
-        said = result.comparisons[0]
-        detectable = significance.minimum_detectable_difference(result.values[0], first)
+        said, shared = result.comparisons[0], compared_topics(first, result)
+        values, base = result.values[0][shared], first.values[0][shared]
+        detectable = significance.minimum_detectable_difference(values, base)
         rows.append(
             [
                 result.name,

@@ -13,8 +13,9 @@ import pytest
 from places import SHARED
 from scipy import stats
 from sparring.eval.measures import significance
-from sparring.eval.measures.catalogue import Qrels, parse_measures
+from sparring.eval.measures.catalogue import parse_measures
 from sparring.eval.measures.evaluation import evaluate, score_runs
+from sparring.eval.measures.qrels import Qrels
 from sparring.eval.measures.rendered import render
 from sparring.eval.text_table import Table
 from sparring.rerank.cli import main

@@ -11,7 +11,8 @@ import pytest
 import pytrec_eval
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sparring.eval.measures.catalogue import Qrels, measure_run, measures, parse_measures, read_qrels, trec_order
+from sparring.eval.measures.catalogue import measure_run, measures, parse_measures, trec_order
+from sparring.eval.measures.qrels import Qrels, read_qrels
 from sparring.eval.measures.screening import screening
 from sparring.rerank.data.runs import Run
 from sparring.rerank.errors import InputError, UsageError
