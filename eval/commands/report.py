@@ -20,7 +20,7 @@ from ..measures.catalogue import DEFAULT_MEASURES, parse_measures
 from ..measures.qrels import check_order, read_qrels
 from ..report.bench_sections import bench_section, matrix_section, speed_section, training_section
 from ..report.drawing import close, pyplot, save
-from ..report.page import Section, page
+from ..report.page import Section, page, templates
 from ..report.run_sections import TOP, NamedRun, changes_section, judged_section
 
 
@@ -56,6 +56,7 @@ def main(options: Options) -> None:
     """Reads everything, draws, writes the page, its pictures and tables."""
     _check(options)
     pyplot()
+    templates()
     if options.qrels:
         check_order(options.qrels, _ordered(options), "sparring report {runs} --qrels {qrels}")
     runs = [(path.name, read_run(path)) for path in _ordered(options)]

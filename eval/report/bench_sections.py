@@ -21,8 +21,10 @@ from ..bench.stored_pairs import stored_matrix
 from ..bench.summary import ALL, Line, groups, summarise
 from ..bench.tables import full_table, needed_table, published_table, summary_table
 from ..speed.results import as_table
-from .charts import budget_curves, heat_map, preference_matrix, rates, topic_bars, training_curves
+from .bench_charts import budget_curves, heat_map, preference_matrix
+from .log_charts import rates, training_curves
 from .page import Section
+from .run_charts import topic_bars
 
 
 def bench_section(path: Path, first: bool = True) -> Section:
@@ -87,7 +89,7 @@ def matrix_section(path: Path, topic: str | None) -> Section:
     if stored.details.get("simulation"):
         section.label("SIMULATION: these preferences come from a simulated judge, not from a model")
     section.picture(preference_matrix(stored_matrix(said), np.argsort(-scores, kind="stable").tolist(), qid))
-    section.blocks.append(f"<pre>{diagnose(stored.preferences)}</pre>")
+    section.lines(str(diagnose(stored.preferences)))
     return section
 
 

@@ -17,8 +17,9 @@ from ..measures.evaluation import Evaluation, compared_topics, evaluate, left_ou
 from ..measures.qrels import Qrels
 from ..measures.rendered import render_table
 from ..text_table import Table
-from .charts import rank_changes, shortened, topic_bars
+from .labels import shortened
 from .page import Section
+from .run_charts import rank_changes, topic_bars
 
 NamedRun = tuple[str, Run]
 TOP = 10

@@ -17,10 +17,12 @@ pytest.importorskip("matplotlib", reason="pictures need matplotlib: pip install 
 from sparring.eval.bench.simulator import Judge, make_world, preferences
 from sparring.eval.measures.evaluation import score_runs
 from sparring.eval.measures.qrels import read_qrels
+from sparring.eval.report.bench_charts import preference_matrix
 from sparring.eval.report.bench_sections import read_log
-from sparring.eval.report.charts import preference_matrix, shortened, spaced, topic_bars
 from sparring.eval.report.drawing import close, inline_svg, save
+from sparring.eval.report.labels import shortened, spaced
 from sparring.eval.report.page import Section, page
+from sparring.eval.report.run_charts import topic_bars
 from sparring.eval.text_table import Table
 from sparring.rerank.cli import main
 from sparring.rerank.data.preferences import write_preferences

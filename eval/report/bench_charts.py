@@ -1,4 +1,4 @@
-"""The pictures of a report; each takes data and returns a `Picture`."""
+"""Pictures of a bench and of one topic's preferences; each takes data and returns a `Picture`."""
 
 from __future__ import annotations
 
@@ -124,36 +124,6 @@ def heat_map(lines: Sequence[Line], measure: str, name: str = "heatmap") -> Pict
     return drawn(name, f"{measure} of every schedule with every aggregator, at budgets from small to large.", draw)
 
 
-def topic_bars(qids: Sequence[str], differences: Floats, measure: str, title: str, name: str) -> Picture:
-    """Per-topic differences, sorted: which topics a change helped or hurt."""
-    order = np.argsort(-differences, kind="stable")
-    values = differences[order]
-    mean = float(values.mean())
-
-    def draw(plt: Any) -> Any:
-        figure, axes = plt.subplots(figsize=(max(6.4, min(0.16 * len(values), 11)), 2.9), layout="constrained")
-        places = np.arange(len(values))
-        axes.bar(places, values, color=[SERIES[0] if v > 0 else SERIES[1] for v in values], width=0.8)
-        axes.axhline(0, color=INK, lw=0.8)
-        axes.axhline(mean, color=INK, lw=1, ls="--")
-        axes.annotate(
-            f"mean {mean:+.3f}", (0.995 if mean > 0 else 0.005, mean), xycoords=("axes fraction", "data"),
-            ha="right" if mean > 0 else "left", va="bottom" if mean > 0 else "top", fontsize=8,
-        )  # fmt: skip
-        few = len(values) <= 60
-        axes.set_xticks(places if few else [], [qids[i] for i in order] if few else [], rotation=90, fontsize=6)
-        axes.set_xlabel("topics")
-        axes.set_ylabel(f"difference in {measure}")
-        axes.set_title(title)
-        axes.margins(x=0.01)
-        axes.grid(axis="x", visible=False)
-        return figure
-
-    better, worse = int((values > 0).sum()), int((values < 0).sum())
-    caption = f"{title}: {better} topics gain, {worse} lose, {len(values) - better - worse} are unchanged."
-    return drawn(name, caption, draw)
-
-
 def preference_matrix(matrix: Floats, order: Sequence[int], qid: str, name: str = "matrix") -> Picture:
     """Every outcome of a topic, best candidate first; flips below the diagonal, cycles above it.
 
@@ -198,110 +168,3 @@ def preference_matrix(matrix: Floats, order: Sequence[int], qid: str, name: str 
         f"{n * (n - 1) * (n - 2) // 6} triples are cyclic."
     )
     return drawn(name, caption, draw)
-
-
-def rank_changes(
-    before: Sequence[str],
-    after: Sequence[str],
-    labels: dict[str, str],
-    grades: dict[str, int],
-    title: str,
-    name: str,
-) -> Picture:
-    """Where the top of a reranked list came from; ``labels`` are texts, ``grades`` judgements, by docid."""
-    origin = {docid: rank for rank, docid in enumerate(before)}
-    depth = max([len(after), *(origin[d] + 1 for d in after if d in origin)])
-
-    def draw(plt: Any) -> Any:
-        figure, axes = plt.subplots(figsize=(9.2, max(3.0, min(0.1 * depth + 1.6, 5.2))), layout="constrained")
-        known = [origin[docid] for docid in after if docid in origin]
-        written = dict(zip(known, spaced([start + 0.5 for start in known], depth / 30), strict=True))
-        for rank, docid in enumerate(after):
-            place = depth * (rank + 0.5) / len(after)
-            start = origin.get(docid)
-            grade = grades.get(docid)
-            good = grade is not None and grade > 0
-            colour = SERIES[0] if good else SERIES[1] if grade == 0 else MUTED
-            if start is not None:
-                axes.plot([0, 1], [start + 0.5, place], color=colour, lw=1.4, ls="-" if good else "--")
-                axes.plot([0], [start + 0.5], marker="o", color=colour)
-                axes.annotate(f"{start + 1}", (-0.03, written[start]), ha="right", va="center", fontsize=7)
-            axes.plot([1], [place], marker="o" if good else "x", color=colour)
-            judged = f" [{grade}]" if grade is not None else " [?]"
-            text = labels.get(docid, "") or docid
-            axes.annotate(f"{rank + 1}{judged}  {shortened(text, 78)}", (1.02, place), va="center", fontsize=7.5)
-        axes.set_xlim(-0.1, 3.6)
-        axes.set_ylim(depth, 0)
-        axes.axis("off")
-        axes.set_title(title)
-        return figure
-
-    caption = (
-        f"{title}: rank before on the left, rank after on the right with [grade]. Solid and round: relevant; "
-        "dashed and crossed: judged not relevant or not judged."
-    )
-    return drawn(name, caption, draw)
-
-
-def spaced(places: Sequence[float], gap: float) -> list[float]:
-    """Places for labels, at least ``gap`` apart and otherwise as near as can be to where they belong.
-
-    Neighbours that come too close share the room around their mean (pooled, as in isotonic regression).
-    """
-    order = np.argsort(places, kind="stable")
-    groups: list[list[float]] = []  # positions less what the labels above take up must not fall
-    for number, index in enumerate(order.tolist()):
-        groups.append([places[index] - number * gap])
-        while len(groups) > 1 and np.mean(groups[-2]) > np.mean(groups[-1]):
-            groups[-2:] = [groups[-2] + groups[-1]]
-    found = [0.0] * len(places)
-    level = [float(np.mean(group)) for group in groups for _ in group]
-    for number, index in enumerate(order.tolist()):
-        found[index] = level[number] + number * gap
-    return found
-
-
-def shortened(text: str, length: int) -> str:
-    """One line of at most ``length`` characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= length else line[: length - 1].rstrip() + "…"
-
-
-def training_curves(logs: Sequence[tuple[str, dict[str, Floats]]], name: str = "training") -> Picture:
-    """Loss against steps (with what a constant prediction would have) and the development measure, per log."""
-
-    def draw(plt: Any) -> Any:
-        figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 3.2), layout="constrained")
-        for number, (label, log) in enumerate(logs):
-            looks = {"color": SERIES[number % len(SERIES)], "ls": DASHES[number % len(DASHES)]}
-            left.plot(log["step"], log["loss"], label=label, **looks)
-            left.plot(log["step"], log["constant_loss"], color=MUTED, lw=0.8, ls=":")
-            right.plot(
-                log["value_step"], log["value"], marker=MARKERS[number % len(MARKERS)], label=label, **looks
-            )
-        left.set_ylabel("loss (dotted: constant prediction)")
-        right.set_ylabel("development measure")
-        for axes in (left, right):
-            axes.set_xlabel("step")
-        right.legend()
-        return figure
-
-    return drawn(name, "Training loss and development measure by step.", draw)
-
-
-def rates(rows: Sequence[dict[str, Any]], title: str, name: str) -> Picture:
-    """Pairs per second of every system of a throughput benchmark."""
-
-    def draw(plt: Any) -> Any:
-        figure, axes = plt.subplots(figsize=(7.6, 0.42 * len(rows) + 1.1), layout="constrained")
-        labels = [f"{row['name']} ({row['settings']})" for row in rows][::-1]
-        values = [row["pairs_per_second"] for row in rows][::-1]
-        ours = [SERIES[0] if row["name"].startswith("sparring") else MUTED for row in rows][::-1]
-        axes.bar_label(axes.barh(labels, values, color=ours, height=0.7), fmt=" {:,.0f}", fontsize=8)
-        axes.set_xlabel("pairs per second, tokenisation included")
-        axes.set_title(title)
-        axes.grid(axis="y", visible=False)
-        axes.margins(x=0.12)
-        return figure
-
-    return drawn(name, title, draw)
