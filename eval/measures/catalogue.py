@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ...rerank.data.runs import Run
 from ...rerank.errors import SparringError, UsageError
 from . import ir_measures_adapter as theirs
+from .definitions import ranked_grades
 from .qrels import Qrels
 from .screening import RankMeasure, screening
 
@@ -186,8 +187,7 @@ def _provided(chosen: Sequence[Measure]) -> list[tuple[bool, list[int]]]:
 
 
 def _own_value(measure: RankMeasure, docids: Sequence[str], grades: dict[str, int]) -> float:
-    found = np.fromiter((grades.get(docid, 0) for docid in docids), np.int64, len(docids))
-    return float(measure(found, sum(grade >= measure.rel for grade in grades.values())))
+    return float(measure(ranked_grades(docids, grades), sum(grade >= measure.rel for grade in grades.values())))
 
 
 def trec_order(docids: Sequence[str], scores: NDArray[np.float64]) -> list[str]:

@@ -22,7 +22,7 @@ def expected_reciprocal_rank(
     The scale ends at grade 4, as in gdeval, or at the ``highest`` grade of the qrels if that is above 4.
     Reference: Chapelle et al. (CIKM 2009).
     """
-    stops = _gains(_ranked(docids, grades)[:cutoff], max(highest, GDEVAL_HIGHEST))
+    stops = _gains(ranked_grades(docids, grades)[:cutoff], max(highest, GDEVAL_HIGHEST))
     reached = np.cumprod(np.concatenate(([1.0], 1 - stops)))[:-1]
     return float((stops * reached / np.arange(1, len(stops) + 1)).sum())
 
@@ -33,7 +33,7 @@ def exponential_ndcg(docids: Sequence[str], grades: Mapping[str, int], cutoff: i
     top = int(best[0]) if len(best) else 0
     if top < 1:
         return 0.0
-    return _discounted(_gains(_ranked(docids, grades)[:cutoff], top)) / _discounted(_gains(best, top))
+    return discounted(_gains(ranked_grades(docids, grades)[:cutoff], top)) / discounted(_gains(best, top))
 
 
 def accuracy(docids: Sequence[str], grades: Mapping[str, int], cutoff: int | None, rel: int) -> float:
@@ -42,14 +42,15 @@ def accuracy(docids: Sequence[str], grades: Mapping[str, int], cutoff: int | Non
     0 where no relevant document is ranked; 1 where all that are ranked are relevant, as none stands behind
     another.
     """
-    hits = _ranked(docids, grades)[:cutoff] >= rel
+    hits = ranked_grades(docids, grades)[:cutoff] >= rel
     others = int((~hits).sum())
     if not hits.any():
         return 0.0
     return 1 - float(np.cumsum(~hits)[hits].mean()) / others if others else 1.0
 
 
-def _ranked(docids: Sequence[str], grades: Mapping[str, int]) -> NDArray[np.int64]:
+def ranked_grades(docids: Sequence[str], grades: Mapping[str, int]) -> NDArray[np.int64]:
+    """The grade of every document of a ranking, 0 where it is not judged, (N,)."""
     return np.fromiter((grades.get(docid, 0) for docid in docids), np.int64, len(docids))
 
 
@@ -58,5 +59,6 @@ def _gains(grades: NDArray[np.int64], top: int) -> NDArray[np.float64]:
     return np.exp2(np.maximum(grades, 0) - float(top)) - np.exp2(-float(top))
 
 
-def _discounted(gains: NDArray[np.float64]) -> float:
+def discounted(gains: NDArray[np.float64]) -> float:
+    """Discounted cumulative gain: gains in rank order, divided by log2(rank + 1) and added up."""
     return float((gains / np.log2(np.arange(2, len(gains) + 2))).sum())

@@ -13,6 +13,7 @@ from ..bench.tables import p_value
 from ..measures import significance
 from ..measures.batched import kendall_tau, overlap, pad
 from ..measures.catalogue import Measure
+from ..measures.definitions import discounted, ranked_grades
 from ..measures.evaluation import Evaluation, compared_topics, evaluate, left_out
 from ..measures.qrels import Qrels
 from ..measures.rendered import render_table
@@ -162,8 +163,7 @@ def _most_changed(before: Run, after: Run, qrels: Qrels | None) -> str:
 
 
 def _gain(run: Run, qrels: Qrels, qid: str) -> float:
-    grades = [max(qrels[qid].get(docid, 0), 0) for docid in run[qid][0][:TOP]]
-    return float(np.sum(np.array(grades) / np.log2(np.arange(2, len(grades) + 2))))
+    return discounted(ranked_grades(run[qid][0][:TOP], qrels[qid]).astype(np.float64))
 
 
 def _top_table(
