@@ -56,7 +56,7 @@ def ranked_grades(docids: Sequence[str], grades: Mapping[str, int]) -> NDArray[n
 
 def _gains(grades: NDArray[np.int64], top: int) -> NDArray[np.float64]:
     """(2^grade - 1) / 2^top, which no grade can make overflow."""
-    return np.exp2(np.maximum(grades, 0) - float(top)) - np.exp2(-float(top))
+    return np.asarray(np.exp2(np.maximum(grades, 0) - float(top)) - np.exp2(-float(top)), np.float64)
 
 
 def discounted(gains: NDArray[np.float64]) -> float:

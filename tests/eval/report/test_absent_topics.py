@@ -24,7 +24,10 @@ def test_a_report_of_ten_topics_against_qrels_of_43(tmp_path: Path, monkeypatch:
     for name in ("a.run", "b.run"):
         orders = [(t, rank, d) for t in range(10) for rank, d in enumerate(rng.permutation(6), 1)]
         Path(name).write_text("".join(f"{t} Q0 d{d} {rank} {9 - rank} x\n" for t, rank, d in orders))
-    assert main("report a.run b.run --qrels q.txt --output r.html -m nDCG@10 --quiet".split()) == 0
+    assert (
+        main(["report", "a.run", "b.run", "--qrels", "q.txt", "--output", "r.html", "-m", "nDCG@10", "--quiet"])
+        == 0
+    )
     text = Path("r.html").read_text("utf-8")
     assert text.count("33 of 43 judged topics are in neither of the two runs") == 1
     caption = text.split("<figcaption>")[1].split("</figcaption>")[0]
@@ -34,7 +37,24 @@ def test_a_report_of_ten_topics_against_qrels_of_43(tmp_path: Path, monkeypatch:
         row = next(csv.DictReader(stream, delimiter="\t"))
     assert int(row["gain"]) + int(row["same"]) + int(row["lose"]) == 10
     assert (
-        main("evaluate q.txt a.run b.run -q --topics run -m nDCG@10 --format tsv --output v.tsv --quiet".split())
+        main(
+            [
+                "evaluate",
+                "q.txt",
+                "a.run",
+                "b.run",
+                "-q",
+                "--topics",
+                "run",
+                "-m",
+                "nDCG@10",
+                "--format",
+                "tsv",
+                "--output",
+                "v.tsv",
+                "--quiet",
+            ]
+        )
         == 0
     )
     with Path("v.tsv").open(encoding="utf-8") as stream:
