@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...rerank import console, registry
+from ...rerank.commands.options import CommonOptions
+from ...rerank.data.locks import hold
 from ...rerank.errors import MissingPrerequisiteError, UsageError
-from ..loop.options import Options
+from ..loop.limits import check_numbers
+from ..loop.options import TrainingOptions
 
 if TYPE_CHECKING:
     from ..data.mixture import Mixture
     from ..loop.development import Development
+    from ..loop.reranker import RerankerTraining
+    from ..retrievers.training import RetrieverTraining
+
+OF_ONE_RUN = ("config", "dry_run", "debug", "resume", "overwrite", "quiet")
+"""Flags that say how one run of the command behaves, not what is trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(TrainingOptions, CommonOptions):
+    """Train a reranker or a retriever: see configs/train for recipes."""
 
 
 def main(options: Options) -> None:
@@ -20,19 +38,32 @@ def main(options: Options) -> None:
     first = os.environ.get("RANK", "0") == "0"  # under torchrun one process speaks and writes for all
     if not first:
         console.configure(quiet=True)
-    output = options.output_dir
-    if first and output.exists() and any(output.iterdir()) and not (options.resume or options.overwrite):
-        raise UsageError(f"{output} is not empty: add --resume to go on, --overwrite to start anew")
-    for name in ("list_size", "per_device_train_batch_size", "gradient_accumulation_steps", "eval_steps"):
-        if getattr(options, name) < 1:
-            raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
-    from ..loop.folder import prepare
+    check_numbers(options)
+    with _alone(options.output_dir, wanted=first and not options.dry_run):
+        _train(options, first)
 
-    kind, loss = _named(options)
-    for spec in filter(None, (options.sampler, options.dev_schedule)):
-        registry.schedules.parse(spec)
-    if options.tensorboard and not find_spec("tensorboard"):
-        raise MissingPrerequisiteError("TensorBoard is needed for --tensorboard: pip install tensorboard")
+
+@contextlib.contextmanager
+def _alone(output: Path, wanted: bool) -> Iterator[None]:
+    """Holds the folder for this process, and says how an interrupted training goes on."""
+    if not wanted:
+        yield
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with hold(output):
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("interrupted; the same command, without --overwrite, goes on") from None
+
+
+def _train(options: Options, first: bool) -> None:
+    from ..loop.checkpoints import last_checkpoint
+    from ..loop.folder import goes_on, prepare
+
+    config = config_text(options)
+    going_on = goes_on(options, config)
+    training = _training(options)
     mixture, development = _data(options)
     for part in mixture.describe():
         console.log.info("%(lists)d lists of %(queries)d queries from %(source)s", part)
@@ -49,34 +80,46 @@ def main(options: Options) -> None:
         )
         return
     if first:
-        prepare(options)
-    if _retrieves(options):
-        from ..retrievers.training import train as train_retriever
-
-        train_retriever(options, kind, loss, mixture, development)
-    else:
-        from ..loop.reranker import train as train_reranker
-
-        train_reranker(options, kind, loss, mixture, development)
+        prepare(options, config, going_on)
+    checkpoint = last_checkpoint(options.output_dir) if going_on else None
+    if checkpoint is not None:
+        console.log.info("going on from %s", checkpoint)
+    training.run(mixture, development, checkpoint)
 
 
-def _retrieves(options: Options) -> bool:
-    """Whether a retriever is trained: those have losses and a trainer of their own."""
-    return options.kind.replace("-", "_").partition("(")[0] in ("bi_encoder", "poly_encoder")
+def config_text(options: Options) -> str:
+    """The YAML file that gives all options of a training back, one per line."""
+    import yaml
+
+    values = {}
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if field.name not in OF_ONE_RUN:
+            values[field.name] = (
+                list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+            )
+    return "# sparring train --config THIS_FILE\n" + yaml.safe_dump(values, sort_keys=False)
 
 
-def _named(options: Options) -> tuple[Any, Any]:
-    """The kind and the loss that the options name."""
-    if _retrieves(options):
-        from ..retrievers.model import named
-
+def _training(options: Options) -> RerankerTraining | RetrieverTraining:
+    """The model that stands where training starts; what does not fit it is refused."""
+    for spec in filter(None, (options.sampler, options.dev_schedule)):
+        registry.schedules.parse(spec)
+    if options.dev_aggregator:
+        registry.aggregators.parse(options.dev_aggregator)
+    if options.tensorboard and not find_spec("tensorboard"):
+        raise MissingPrerequisiteError("TensorBoard is needed for --tensorboard: pip install tensorboard")
+    if options.kind.replace("-", "_").partition("(")[0] in ("bi_encoder", "poly_encoder"):
         if options.sampler or options.dev_schedule or options.dev_aggregator:
             raise UsageError(f"--sampler, --dev-schedule and --dev-aggregator are not for {options.kind}")
-        return named(options.kind.replace("-", "_"), options.loss)
+        from ..retrievers.training import RetrieverTraining
+
+        return RetrieverTraining(options)
+    from ..loop.reranker import RerankerTraining
     from ..losses import losses
     from ..rankers.kinds import kinds
 
-    return kinds.parse(options.kind), losses.parse(options.loss)
+    return RerankerTraining(options, kinds.parse(options.kind), losses.parse(options.loss))
 
 
 def _data(options: Options) -> tuple[Mixture, Development | None]:
@@ -103,6 +146,4 @@ def _data(options: Options) -> tuple[Mixture, Development | None]:
         total = (
             options.max_steps * options.per_device_train_batch_size * options.gradient_accumulation_steps * devices
         )
-    elif options.num_train_epochs <= 0:
-        raise UsageError("--max-steps or --num-train-epochs must be above 0")
     return Mixture(parts, options.list_size, options.seed, total, options.num_train_epochs), development

@@ -45,12 +45,12 @@ class Layout:
 
 
 class Collator:
-    """Callable for a DataLoader: examples to ``{"batches", "order", "table", "labels", "mask"}``.
+    """Callable for a DataLoader: examples to batches, order, table, labels, mask, owner and members, by name.
 
     Batches hold every sequence once, longest first, at most ``budget`` tokens each: they are filled by what is
     computed, so that grouping lists of like length would gain nothing. Sequence s of all batches is row
     ``order[s]``, (S,). Group g, a list or a pair, has the members ``table[g]``, rows or -1; labels and mask
-    are (G, w).
+    are (G, w). The group belongs to list ``owner[g]``, whose places ``members[g]`` it holds, -1 under the padding.
 
     Args:
         sampler: of rankers of width 2, which pairs of a list are looked at; see `sampled_pairs`.
@@ -91,7 +91,8 @@ class Collator:
         elif self.novelty:
             found = stack([near_duplicates(topic.texts)[None] for topic in topics])
             values = torch.stack([values, torch.from_numpy(found.astype(np.float32))], dim=2)
-        return inputs | {"labels": values, "mask": torch.from_numpy(mask)}
+        placed = {"owner": torch.from_numpy(owner), "members": torch.from_numpy(members.astype(np.int64))}
+        return inputs | placed | {"labels": values, "mask": torch.from_numpy(mask)}
 
     def inputs(self, topics: Sequence[Candidates], groups: Sequence[Groups]) -> dict[str, Any]:
         """``batches``, ``order`` and ``table`` of the groups of each topic, groups in the order given."""

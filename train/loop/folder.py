@@ -1,60 +1,78 @@
-"""The folder of a training: made, resumed with the same options only, and uploaded."""
+"""The folder of a training: made, gone on with under the same options only, and uploaded."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from ...rerank.commands.config import config_text
 from ...rerank.data.atomic import atomic_write
 from ...rerank.errors import UsageError
+from .checkpoints import CHECKPOINTS, forget_best, last_checkpoint, step_of
+from .log_file import cut_csv
+from .options import TrainingOptions
 
-if TYPE_CHECKING:
-    from .options import Options
+CONFIG, CARD = "config.yaml", "README.md"
+MARK = "# sparring train "
+"""How the options file of every training begins."""
+FREE = ("resume:", "overwrite:", "quiet:", "device:", "dataloader_num_workers:")
+"""Options that may be others when a training goes on: the order of the data does not depend on them."""
 
 
-def prepare(options: Options) -> None:
-    """Makes the folder with the options in it; cuts from it what was written after the last checkpoint."""
-    from .trainer import cut_csv, last_checkpoint
+def goes_on(options: TrainingOptions, config: str) -> bool:
+    """Whether this training goes on where an earlier one stopped; writes nothing.
 
+    Args:
+        config: the options as the text of the file ``config.yaml``.
+
+    Raises:
+        UsageError: the folder holds something that is neither to be gone on with nor to be replaced.
+    """
     output = options.output_dir
-    if options.overwrite and not options.resume:
-        shutil.rmtree(output, ignore_errors=True)
-    _check_resumed(options)
+    known = (output / CONFIG).is_file()
+    if options.resume:
+        if known and (changed := _changed(output / CONFIG, config)):
+            raise UsageError(
+                f"{output / CONFIG} was made with other options ({changed}): resume with the same ones, or "
+                "--overwrite"
+            )
+        return True
+    if not output.exists() or not any(output.iterdir()):
+        return False
+    if options.overwrite:
+        if not known or not (output / CONFIG).read_text(encoding="utf-8", errors="replace").startswith(MARK):
+            raise UsageError(
+                f"{output} holds no training: --overwrite replaces none but those; name another folder"
+            )
+        start = Path(options.model_name_or_path).resolve()
+        if output.resolve() in (start, *start.parents):
+            raise UsageError(f"--overwrite would delete {options.model_name_or_path}, where the training starts")
+        return False
+    if known and not (output / CARD).is_file() and not _changed(output / CONFIG, config):
+        return True  # it was killed: the same command goes on
+    raise UsageError(f"{output} is not empty: add --resume to go on, --overwrite to start anew")
+
+
+def _changed(path: Path, config: str) -> str:
+    """The options that differ from those in a file, as lines; empty where none does."""
+    old, new = (
+        {line for line in text.splitlines()[1:] if not line.startswith(FREE)}
+        for text in (path.read_text(encoding="utf-8"), config)
+    )
+    return "; ".join(sorted(new - old) or sorted(old - new))
+
+
+def prepare(options: TrainingOptions, config: str, going_on: bool) -> None:
+    """Makes the folder with the options in it; drops from it what was written after the last checkpoint."""
+    output = options.output_dir
+    if not going_on and output.exists():
+        shutil.rmtree(output)
     output.mkdir(parents=True, exist_ok=True)
-    with atomic_write(output / "config.yaml") as stream:
-        stream.write(config_text("train", options))
+    with atomic_write(output / CONFIG) as stream:
+        stream.write(config)
     checkpoint = last_checkpoint(output)
     if checkpoint is None:
-        (output / "best.json").unlink(missing_ok=True)  # of a training that was killed before its first checkpoint
-    cut_csv(output / "training_log.csv", int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1)
-
-
-def _check_resumed(options: Options) -> None:
-    """Refuses to resume with other options: the order of the data would be another."""
-    path = options.output_dir / "config.yaml"
-    if not options.resume or not path.is_file():
-        return
-    ignored = ("resume:", "overwrite:", "quiet:", "device:", "dataloader_num_workers:")
-    old, new = (
-        {line for line in text.splitlines()[1:] if not line.startswith(ignored)}
-        for text in (path.read_text(encoding="utf-8"), config_text("train", options))
-    )
-    if old != new:
-        changed = "; ".join(sorted(old ^ new))
-        raise UsageError(
-            f"{path} was made with other options ({changed}): resume with the same ones, or --overwrite"
-        )
-
-
-def tensorboard_writer(output: Path, checkpoint: Path | None) -> Any:
-    """A writer of TensorBoard's files in a folder; what was written after the checkpoint is not shown any more."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-    writer: Any = SummaryWriter
-    return writer(output / "tensorboard", purge_step=step + 1 if checkpoint else None)
+        forget_best(output)  # of a training that was killed before its first checkpoint
+    cut_csv(output / "training_log.csv", step_of(checkpoint) if checkpoint else -1)
 
 
 def push(output: Path, repository: str) -> None:
@@ -63,4 +81,4 @@ def push(output: Path, repository: str) -> None:
 
     api = HfApi()
     api.create_repo(repository, exist_ok=True)
-    api.upload_folder(repo_id=repository, folder_path=str(output), ignore_patterns=["checkpoints/*"])
+    api.upload_folder(repo_id=repository, folder_path=str(output), ignore_patterns=[f"{CHECKPOINTS}/*"])

@@ -1,21 +1,24 @@
-"""The flags of ``sparring train``: what to train, on what, how long."""
+"""What a training is told: what to train, on what, how long. The flags of ``sparring train`` are made of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-from ...rerank.commands.options import CommonOptions
-
-if TYPE_CHECKING:
-    pass
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(CommonOptions):
-    """Train a reranker or a retriever: see configs/train for recipes."""
+class TrainingOptions:
+    """Options of a training of a reranker or a retriever; the first four are those of every command."""
 
+    device: str = "auto"
+    """auto, cpu, cuda:0, or several, where a reranker scores: cuda:0,1 or cpu,cpu (a process for each)."""
+    dtype: str = "auto"
+    """auto, float32, bfloat16 or float16; auto is bf16 with an fp32 head where the hardware has it."""
+    seed: int = 0
+    """Seed of everything random; each topic draws from (seed, topic id)."""
+    overwrite: bool = False
+    """Replace an output that exists."""
     output_dir: Path
     """Folder for the model, its card, the training log and the checkpoints."""
     data: tuple[str, ...]
@@ -56,8 +59,8 @@ class Options(CommonOptions):
     """Gradients are clipped to this norm; 0 leaves them."""
     dropout: float | None = None
     """Replaces the dropout of the checkpoint."""
-    max_length: int | None = 256
-    """Tokens of one input; the passage is cut, not the query."""
+    max_length: int | None = None
+    """Tokens of one input; the passage is cut, not the query. By default 256, or what the model reads if less."""
     token_budget: int | None = None
     """Tokens that go through the model at once; by default what suits the device."""
     gradient_caching: bool = False

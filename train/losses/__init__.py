@@ -11,7 +11,7 @@ a loss sums over terms (candidates, pairs, positions), ``reduction`` says how th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
 from ...rerank.registry import Registry
 
@@ -25,3 +25,20 @@ class Loss(Protocol):
     """A loss: scores (Q, n) or (Q, n, K), labels (Q, n), mask (Q, n) of bool, to a scalar to minimise."""
 
     def __call__(self, scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor: ...
+
+
+Input = Literal["lists", "pairs", "successors", "classes", "near_duplicates"]
+"""What a loss takes: lists of scores (Q, n); pairs, which are lists of two; successor scores (Q, n, n); a score
+per class (Q, n, K); or lists whose labels (Q, n, 2) hold a passage's group of near-duplicates too."""
+
+
+@runtime_checkable
+class Special(Protocol):
+    """A loss that takes something else than lists, and says what."""
+
+    takes: ClassVar[Input]
+
+
+def input_of(loss: object) -> Input:
+    """What a loss takes."""
+    return loss.takes if isinstance(loss, Special) else "lists"

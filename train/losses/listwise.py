@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from . import losses
+from . import Input, input_of, losses
 from .terms import descending, hide, log_softmax, reduce, zero_padding
 
 
@@ -143,6 +143,16 @@ class Mix:
     def __post_init__(self) -> None:
         if not callable(self.first) or not callable(self.second):
             raise ValueError("first and second must be losses, as in mix(kl, margin_mse, weight=0.05)")
+        if len({input_of(self.first), input_of(self.second)} - {"lists"}) > 1 or (
+            self.takes not in ("lists", "pairs") and "lists" in (input_of(self.first), input_of(self.second))
+        ):
+            raise ValueError(f"{self.first} and {self.second} do not take the same scores and labels")
+
+    @property
+    def takes(self) -> Input:
+        """What both take; a list of two is a pair."""
+        first, second = input_of(self.first), input_of(self.second)
+        return second if first == "lists" else first
 
     def __call__(self, scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
         parts = [loss(scores, labels, mask) for loss in (self.first, self.second) if callable(loss)]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from . import losses
+from . import Input, losses
 from .terms import (
     LogBase,
     Reduction,
@@ -156,6 +156,7 @@ class PairRM:
 
     variant: Literal["logistic", "bce", "mse"] = "logistic"
     reduction: Reduction = "mean"
+    takes: ClassVar[Input] = "pairs"
 
     def __call__(self, scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
         if scores.shape[1] != 2:
@@ -215,6 +216,7 @@ class DuplicateAwareRankNet:
     """
 
     reduction: Reduction = "list_mean"
+    takes: ClassVar[Input] = "near_duplicates"
 
     def __call__(self, scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
         if labels.dim() != 3 or labels.shape[2] != 2:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from . import losses
+from . import Input, losses
 from .terms import Reduction, reduce, zero_padding
 
 
@@ -39,6 +40,7 @@ class CrossEntropy:
     """Cross-entropy over K classes, as monoBERT's two: scores (Q, n, K), labels are class numbers."""
 
     reduction: Reduction = "mean"
+    takes: ClassVar[Input] = "classes"
 
     def __call__(self, scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
         classes = zero_padding(labels, mask).long()
@@ -67,6 +69,7 @@ class Ordinal:
     """
 
     reduction: Reduction = "mean"
+    takes: ClassVar[Input] = "classes"
 
     def __call__(self, scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
         steps = torch.arange(1, scores.shape[-1] + 1, device=scores.device)

@@ -8,11 +8,12 @@ with Language Models. EACL 2024 (CCR). Labels are never read.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from . import losses
+from . import Input, losses
 from .terms import both, differences, reduce, zero_padding
 
 
@@ -20,6 +21,8 @@ from .terms import both, differences, reduce, zero_padding
 @dataclass(frozen=True)
 class ContrastConsistent:
     """A statement and its negation: (p+ - (1 - p-))² + min(p+, p-)², p the sigmoids of scores (Q, 2)."""
+
+    takes: ClassVar[Input] = "pairs"
 
     def __call__(self, scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
         if scores.shape[1] != 2:
@@ -68,6 +71,8 @@ class ContrastConsistentOrdinal:
     Scores (Q, n, K) are logits of "above the k-th of K thresholds"; per threshold, with p their sigmoids:
     (mean p - (1 - k/(K+1)))² + mean min(p, 1-p)². Both terms are those of CCS, with n items in place of two poles.
     """
+
+    takes: ClassVar[Input] = "classes"
 
     def __call__(self, scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
         if scores.dim() != 3:

@@ -1,8 +1,13 @@
-"""TSPRank: a list is a path, scored by who directly precedes whom; scores (Q, n, n) say "i right before j"."""
+"""TSPRank: a list is a path, scored by who directly precedes whom; scores (Q, n, n) say "i right before j".
+
+Models of pairs are trained with these losses on all pairs of a list, and the aggregator ``tsp`` ranks by what they
+say.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -10,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...rerank.aggregators.tsp import held_karp, improve
-from . import losses
+from . import Input, losses
 from .terms import both, descending, discount, lowest, reduce, zero_padding
 
 EXACT = 12
@@ -28,6 +33,32 @@ def _check(scores: Tensor) -> None:
         raise ValueError(f"tour losses take successor scores (Q, n, n), not {tuple(scores.shape)}")
 
 
+def successor_scores(
+    scores: Tensor, labels: Tensor, owner: Tensor, members: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What tour losses take, from a model of pairs that was asked about every pair of its lists.
+
+    Args:
+        scores, labels: of pairs, (P, 2); the difference of the scores is the logit of "first before second".
+        owner, members: the list that each pair belongs to, (P,), and the places of its two in that list, (P, 2).
+
+    Returns:
+        scores (Q, n, n), the mean logit of both orders of a pair; labels and mask (Q, n).
+    """
+    count, width = int(owner.max()) + 1, int(members.max()) + 1
+    first, second = members.unbind(1)
+    logit = scores[:, 0] - scores[:, 1]
+    shape = (count, width, width)
+    total = scores.new_zeros(shape).index_put((owner, first, second), logit, accumulate=True)
+    total = total.index_put((owner, second, first), -logit, accumulate=True)
+    asked = scores.new_zeros(shape).index_put((owner, first, second), torch.ones_like(logit), accumulate=True)
+    found, mask = labels.new_zeros(count, width), torch.zeros(count, width, dtype=torch.bool, device=scores.device)
+    for place, member in enumerate((first, second)):
+        found[owner, member] = labels[:, place]
+        mask[owner, member] = True
+    return total / (asked + asked.mT).clamp(min=1), found, mask
+
+
 @losses.register("tsprank_local")
 @dataclass(frozen=True)
 class LocalTour:
@@ -36,6 +67,8 @@ class LocalTour:
     The softmax runs over all other real candidates. Ties keep the order of the list. Reference: Li et al., KDD
     2025.
     """
+
+    takes: ClassVar[Input] = "successors"
 
     def __call__(self, scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
         _check(scores)
@@ -58,6 +91,7 @@ class GlobalTour:
     """
 
     margin: float = 1.0
+    takes: ClassVar[Input] = "successors"
 
     def __call__(self, scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
         _check(scores)

@@ -17,7 +17,7 @@ from ...rerank.errors import InputError
 from ...rerank.models.checkpoints import Checkpoint, find
 from ...rerank.models.families.encoders.sequence_classification import ROBERTA
 from ...rerank.models.loading import FAMILY_KEY, clamp_length, load_tokenizer
-from .kinds import Start
+from .kinds import USUAL_LENGTH, Start
 
 IDENTITY = "torch.nn.modules.linear.Identity"
 DROPOUTS = (
@@ -58,7 +58,7 @@ def load_body(start: Start, found: Checkpoint, auto: Any, **options: Any) -> Bod
     module = load_quietly(auto, found.folder, **dropouts, **options)
     config = module.config
     first = config.pad_token_id + 1 if config.model_type in ROBERTA else 0
-    length = clamp_length(start.max_length, config.max_position_embeddings - first)
+    length = clamp_length(start.max_length, config.max_position_embeddings - first, USUAL_LENGTH)
     tokenizer.model_max_length = length
     if start.checkpointing:
         module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from ...rerank.registry import Registry
 
 kinds = Registry("kind of ranker", "sparring.train.rankers")
+USUAL_LENGTH = 256
+"""Tokens of one input where nobody says how many."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Start:
     Args:
         name: a folder, ``minilm`` (embedded) or a name on the hub. Where it lacks the head of the kind, a new one
             is made; that is what training is for.
-        max_length: tokens of one input sequence; by default what the checkpoint's positions allow.
+        max_length: tokens of one input sequence; by default `USUAL_LENGTH`, or what the model reads if less.
         dropout: replaces the dropout of the checkpoint.
         caching: keep no activations: each batch is computed again in the backward pass (gradient caching), so that
             a list of any length needs the memory of one batch.

@@ -24,7 +24,7 @@ from ...rerank.models.families.encoders.pair_rm import PairRM as PairRMFamily
 from ...rerank.models.loading import load_tokenizer
 from ..data.collator import Layout
 from .bodies import DROPOUTS, find_start, load_quietly, load_weights, write_config
-from .kinds import Start, kinds
+from .kinds import USUAL_LENGTH, Start, kinds
 from .ranker import Ranker
 
 SOURCE_SHARE = 1224 / 2048  # of PairRM's own budgets
@@ -62,7 +62,7 @@ class PairRM:
         head = nn.Sequential(nn.Dropout(self.dropout), inner, nn.Tanh(), nn.Dropout(self.dropout), outer)
         if start.checkpointing:
             body.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        length = start.max_length or 2048
+        length = start.max_length or USUAL_LENGTH
         source = self.source_length or max(8, int(length * SOURCE_SHARE))
         try:
             family = PairRMFamily(source, length)

@@ -15,7 +15,7 @@ from ...rerank.models.families.language_models.t5 import T5 as T5Family
 from ...rerank.models.loading import load_tokenizer
 from ..data.collator import Layout
 from .bodies import find_start, load_quietly, load_weights, write_model
-from .kinds import Start, kinds
+from .kinds import USUAL_LENGTH, Start, kinds
 from .ranker import Ranker, pair_scores
 
 MODEL_TYPES = frozenset({"t5", "mt5", "umt5"})
@@ -51,7 +51,7 @@ class T5Ranker(Ranker):
     """A T5 under training; the rows of the output embedding that score are trained with the rest."""
 
     def __init__(self, start: Start, found: Checkpoint, module: Any, kind: T5, words: tuple[str, str]) -> None:
-        length = start.max_length or 512
+        length = start.max_length or USUAL_LENGTH
         tokenizer = load_tokenizer(found)
         model = T5Reranker(found, module, tokenizer, kind.kind, words, PROMPTS[kind.kind], length)
         layout = Layout(

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from ..loop.card import finish
-
-if TYPE_CHECKING:
-    from ..loop.options import Options
+from ..loop.card import Report, finish
+from ..loop.options import TrainingOptions
 
 _VECTORS = """```python
 from sentence_transformers import SentenceTransformer
@@ -23,23 +19,13 @@ sparring rerank --model {output} --run first.run --dataset DATASET --output rera
 ```"""
 
 
-def write_card(
-    output: Path, options: Options, parts: Sequence[dict[str, Any]], best: dict[str, Any] | None, seconds: float
-) -> Path:
+def write_card(options: TrainingOptions, report: Report) -> Path:
     """Writes ``README.md`` into the folder of a bi-encoder or poly-encoder."""
     poly = options.kind.replace("-", "_").startswith("poly_encoder")
-    tags = f"{'poly' if poly else 'bi'}-encoder, sparring, loss:{options.loss.partition('(')[0]}"
-    head = f"""---
-library_name: sentence-transformers
-pipeline_tag: sentence-similarity
-tags: [sentence-transformers, {tags}]
----
-# {output.name}
+    text = f"""A retriever of kind `{options.kind}`, fine-tuned from `{options.model_name_or_path}` with
+`{options.loss}` over lists of {options.list_size} candidates.
 
-A retriever of kind `{options.kind}`, fine-tuned from `{options.model_name_or_path}` with `{options.loss}` over
-lists of {options.list_size} candidates.
-
-{(_CODES if poly else _VECTORS).format(output=output)}
-
+{(_CODES if poly else _VECTORS).format(output=options.output_dir)}
 """
-    return finish(output, head, options, parts, best, seconds)
+    tags = ["sentence-transformers", f"{'poly' if poly else 'bi'}-encoder", "sparring"]
+    return finish(options, report, text, "sentence-transformers", "sentence-similarity", tags)

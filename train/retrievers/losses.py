@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from ...rerank.errors import UsageError
 from ...rerank.registry import Registry
-from ..losses import Loss, losses
+from ..losses import Loss, input_of, losses
 from ..losses.listwise import KullbackLeibler
 from ..losses.pairwise import pair_divergence
 from ..losses.terms import hide, lowest, ranks, reduce
@@ -67,12 +68,21 @@ class Encoded:
         return self.scale if scale is None else scale
 
 
+UNGIVEN = {
+    "classes": "a score per class or threshold",
+    "successors": "who comes right before whom",
+    "near_duplicates": "near-duplicates beside the labels",
+}
+"""What some losses take and no retriever gives."""
+
+
 class RetrieverLoss(Protocol):
     """A loss of this toolkit: from encoded lists to a scalar to minimise."""
 
     def __call__(self, encoded: Encoded) -> Tensor: ...
 
 
+@runtime_checkable
 class LibraryLoss(Protocol):
     """A loss of sentence-transformers: a module over columns query, document_1 .. document_n."""
 
@@ -82,10 +92,22 @@ class LibraryLoss(Protocol):
     def module(self, model: Any) -> nn.Module: ...
 
 
-def parse(spec: str) -> RetrieverLoss | LibraryLoss:
-    """The loss that a spec names; a loss over lists alone sees each query with its own candidates."""
+def parse(spec: str, list_size: int | None = None) -> RetrieverLoss | LibraryLoss:
+    """The loss that a spec names; a loss over lists alone sees each query with its own candidates.
+
+    Raises UsageError where it takes what a retriever does not say of lists of ``list_size`` candidates.
+    """
     found: Any = retriever_losses.parse(spec)
-    return Lists(found) if found.spec_name in losses.names() else found
+    if found.spec_name not in losses.names():
+        return found  # type: ignore[no-any-return]
+    taken = input_of(found)
+    if taken == "pairs" and list_size != 2:
+        raise UsageError(
+            f"--loss {found} takes pairs: a retriever scores lists; with --list-size 2 a list is a pair"
+        )
+    if taken in UNGIVEN:
+        raise UsageError(f"--loss {found} takes {UNGIVEN[taken]}: a retriever gives one score per passage")
+    return Lists(found)
 
 
 @dataclass(frozen=True)
@@ -111,7 +133,7 @@ class InBatch:
     scale: float | None = None
 
     def __post_init__(self) -> None:
-        if getattr(self.loss, "spec_name", None) not in losses.names():
+        if type(self.loss) not in dict(losses).values() or input_of(self.loss) != "lists":
             raise ValueError("loss must be one over lists, as in in_batch(infonce)")
 
     def __call__(self, encoded: Encoded) -> Tensor:

@@ -30,6 +30,7 @@ from ...rerank.models.loading import FAMILY_KEY
 from ...rerank.registry import Registry
 from ...rerank.search.bi_encoder import batches
 from ..loop.development import Development
+from ..rankers.kinds import USUAL_LENGTH
 from .data import DOCUMENT, QUERY
 from .losses import LibraryLoss, PassageCentric, RetrieverLoss, parse
 
@@ -66,10 +67,12 @@ class PolyEncoderKind:
         )
 
 
-def named(kind: str, loss: str) -> tuple[BiEncoderKind | PolyEncoderKind, RetrieverLoss | LibraryLoss]:
+def named(
+    kind: str, loss: str, list_size: int
+) -> tuple[BiEncoderKind | PolyEncoderKind, RetrieverLoss | LibraryLoss]:
     """The kind and the loss that two specs name; UsageError where they are unknown or do not fit."""
-    found, cost = retrievers.parse(kind), parse(loss)
-    if isinstance(found, PolyEncoderKind) and (hasattr(cost, "module") or isinstance(cost, PassageCentric)):
+    found, cost = retrievers.parse(kind), parse(loss, list_size)
+    if isinstance(found, PolyEncoderKind) and isinstance(cost, LibraryLoss | PassageCentric):
         raise UsageError(f"--loss {cost} compares vectors with vectors: a poly-encoder has none of its query")
     return found, cost
 
@@ -92,6 +95,8 @@ class Retriever:
         names = ("hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout", "mlp_dropout")
         options = {key: dropout for key in names if key in found.config and dropout is not None}
         self.body = load_encoder(found, max_length, **options)
+        if max_length is None and self.body.max_seq_length is not None:
+            self.body.max_seq_length = min(USUAL_LENGTH, self.body.max_seq_length)
         self.codes = kind.codes(found.folder, self.body)
         self.model = self.body
         if self.codes is not None:

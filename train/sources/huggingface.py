@@ -18,6 +18,8 @@ from .lines import together
 
 BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".arrow": "arrow"}
 BATCH = 1000
+BLANK = 1 << 16
+"""A file below this size is looked at as a whole: it may hold blank lines only."""
 
 
 @sources.register("huggingface")
@@ -50,12 +52,14 @@ class HuggingFace:
     def rows(self) -> Rows:
         """One row per row of the dataset, or per query for labelled pairs; all of them are checked now."""
         table = _load(self.path, self.name, self.split)
+        if not len(table):
+            raise _empty(self.path)
         found = table.column_names
         negatives = [c for c in found if re.fullmatch(rf"{re.escape(self.negative)}(_\d+)?", c)]
         if self.query in found and self.positive in found and negatives:
             return self._tuples(table, [self.positive, *negatives])
         if self.query in found and self.document in found and self.label in found:
-            pairs = not isinstance(table[0][self.document], list) if len(table) else True
+            pairs = not isinstance(table[0][self.document], list)
             return self._pairs(table) if pairs else self._lists(table)
         raise InputError(
             f"{self.path}: expected columns {self.query}, {self.positive}, {self.negative} (or {self.negative}_1, "
@@ -137,6 +141,10 @@ def _names(place: int, count: int) -> tuple[str, ...]:
     return tuple(f"{place}-{i}" for i in range(count))
 
 
+def _empty(path: str) -> InputError:
+    return InputError(f"0 rows read from {path}")
+
+
 def _load(path: str, name: str | None, split: str) -> Any:
     try:
         import datasets
@@ -156,10 +164,14 @@ def _load(path: str, name: str | None, split: str) -> Any:
     datasets.disable_progress_bars()
     try:
         if local.is_file():
+            if local.stat().st_size < BLANK and not local.read_bytes().strip():
+                raise _empty(path)
             if local.suffix not in BUILDERS:
                 raise InputError(f"{path}: expected a name that ends in {', '.join(BUILDERS)}")
             return datasets.load_dataset(BUILDERS[local.suffix], data_files=path, **options)
         return datasets.load_dataset(path, name, **options)
+    except StopIteration:  # no row to tell the columns from
+        raise _empty(path) from None
     except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
         reason = " ".join(str(error.__cause__ or error).split())[:300]
         kind = InputError if local.exists() else MissingResourceError

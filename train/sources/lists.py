@@ -17,6 +17,7 @@ from ..data.mixture import Row, Rows, Sampling, sources, teaches
 from . import held_out
 from .lines import LineFile, Presence
 
+FORMAT = "one JSON object per line is expected, with qid, docids and scores"
 COLUMNS = ("qid", "docids", "scores", "query", "texts")
 
 
@@ -38,7 +39,7 @@ class ScoredLists:
         file = LineFile(Path(self.path))
         presence = Presence(self.path, data.documents) if data is not None else None
         qids, offsets, sizes = [], array("q"), array("q")
-        useless = 0
+        useless, number = 0, 0
         for number, offset, text in file.scan():
             row = self._row(f"{self.path}:{number}", text, data)
             if presence is not None and row.documents is presence.documents:
@@ -49,6 +50,8 @@ class ScoredLists:
             qids.append(row.qid)
             offsets.append(offset)
             sizes.append(len(row.docids))
+        if not number:
+            raise InputError(f"0 rows read from {self.path}: {FORMAT}")
         if presence is not None:
             presence.check()
         left_out = held_out(qids, self.holdout)

@@ -71,6 +71,7 @@ def _rows(path: Path, data: Dataset | None, group: bool, check: bool) -> Rows:
     file = LineFile(path)
     presence = Presence(str(path), data.documents) if data is not None and check else None
     offsets, keys = array("q"), array("Q")
+    number = 0
     for number, offset, text in file.scan():
         query, positive, negative = _fields(f"{path}:{number}", text)
         if data is not None and query not in data.queries:
@@ -81,6 +82,8 @@ def _rows(path: Path, data: Dataset | None, group: bool, check: bool) -> Rows:
             offsets.append(offset)
             if group:
                 keys.append(id_hash(query))
+    if not number:
+        raise InputError(f"0 rows read from {path}: lines of query, positive and negative are expected")
     if presence is not None:
         presence.check()
     places = np.asarray(offsets, np.int64)

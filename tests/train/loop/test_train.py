@@ -18,7 +18,7 @@ import torch
 from sparring.rerank.cli import main
 from sparring.rerank.commands.config import config_flags
 from sparring.rerank.vocabulary import Candidates
-from sparring.train.loop.options import Options
+from sparring.train.commands.train import Options
 from tiny_models import save_classifier, sentence
 from tiny_training import arguments, log_of, write_collection
 

@@ -1,0 +1,95 @@
+"""The options of a training: light to import, apart from the commands, and given back whole by ``config.yaml``."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from places import ROOT
+from sparring.rerank.commands.config import parse
+from sparring.rerank.errors import UsageError
+from sparring.train.commands.train import OF_ONE_RUN, Options, config_text
+from sparring.train.loop.limits import AT_LEAST, check_numbers
+from sparring.train.loop.options import TrainingOptions
+
+ORDER = {  # a room may import those with a higher number, and itself
+    "commands": 0, "retrievers": 1, "loop": 2, "rankers": 3, "sources": 3, "probes": 2, "losses": 4, "data": 4,
+}  # fmt: skip
+NEVER = {("rankers", "sources"), ("sources", "rankers"), ("losses", "data"), ("data", "losses")}
+
+
+def rooms_of(path: Path) -> set[tuple[str, ...]]:
+    """What a file imports, as paths of folders below ``sparring``."""
+    package = path.relative_to(ROOT).parent.parts
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            found.add((*package[: len(package) - node.level + 1], *(node.module or "").split(".")))
+    return found
+
+
+@pytest.mark.parametrize("room", ORDER)
+def test_rooms_of_train_import_one_way(room: str) -> None:
+    for path in (ROOT / "train" / room).rglob("*.py"):
+        for top, *inner in rooms_of(path):
+            if "commands" in inner:
+                assert room == "commands", f"{path} imports a command"
+            if top == "train" and inner and inner[0] in ORDER and inner[0] != room:
+                assert ORDER[inner[0]] > ORDER[room] and (room, inner[0]) not in NEVER, (
+                    f"{path} imports {inner[0]}"
+                )
+
+
+def test_options_import_nothing_heavy_and_nothing_of_train() -> None:
+    code = "import sys, sparring.train.loop.options; print(' '.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    modules = done.stdout.split()
+    assert not {"torch", "transformers", "numpy", "yaml", "tyro"} & set(modules)
+    ours = {name for name in modules if name.startswith("sparring.")}
+    assert ours == {"sparring.train", "sparring.train.loop", "sparring.train.loop.options"}
+
+
+def test_registry_of_kinds_does_not_import_the_ranker() -> None:
+    assert not [parts for parts in rooms_of(ROOT / "train" / "rankers" / "kinds.py") if parts[0] == "train"]
+
+
+def test_the_file_of_options_gives_all_of_them_back(tmp_path: Path) -> None:
+    options = Options(
+        output_dir=tmp_path / "m", data=("run(path='a', dataset='b')", "judged(dataset='c')"), dropout=0.25,
+        dev_run=tmp_path / "x.run", tensorboard=True, resume=True, overwrite=True, token_budget=50,
+    )  # fmt: skip
+    path = tmp_path / "config.yaml"
+    path.write_text(config_text(options))
+    names = {line.partition(":")[0] for line in path.read_text().splitlines()[1:] if not line.startswith("- ")}
+    assert names == {field.name for field in dataclasses.fields(Options)} - set(OF_ONE_RUN)
+    again = parse(Options, "train", ["--config", str(path)])
+    assert dataclasses.replace(again, config=None) == dataclasses.replace(options, resume=False, overwrite=False)
+
+
+def options(**values: object) -> TrainingOptions:
+    return TrainingOptions(output_dir=Path("m"), data=("x",), **values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+@pytest.mark.parametrize(
+    "name", ["learning_rate", "head_learning_rate", "weight_decay", "max_grad_norm", "warmup_ratio"]
+)
+def test_numbers_that_mean_nothing_are_refused_by_flag(name: str, value: float) -> None:
+    with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} must be"):
+        check_numbers(options(**{name: value}))
+
+
+def test_everything_that_is_wrong_is_said_at_once() -> None:
+    with pytest.raises(UsageError) as caught:
+        check_numbers(
+            options(token_budget=0, list_size=1, save_steps=0, seed=-1, dropout=1.0, num_train_epochs=0.0)
+        )
+    for flag in ("token-budget", "list-size", "save-steps", "seed", "dropout", "num-train-epochs"):
+        assert f"--{flag}" in str(caught.value)
+    assert str(caught.value).count("\n") == 0
+    check_numbers(options())
+    assert set(AT_LEAST) < {field.name for field in dataclasses.fields(TrainingOptions)}
