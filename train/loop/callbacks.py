@@ -163,18 +163,15 @@ class Patience(EarlyStoppingCallback):
         if held and state.global_step:
             self.early_stopping_patience_counter = held["attributes"]["early_stopping_patience_counter"]
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
         """Stops when so many measurements were no better than the best one."""
-        metrics: dict[str, float] = kwargs["metrics"]
         counted: Any = super()
-        counted.on_evaluate(args, state, control, **kwargs)
+        counted.on_evaluate(args, state, control, metrics, **kwargs)
         if not state.global_step:  # the trainer does not take the measurement before the first step for the best
             state.best_metric = metrics[args.metric_for_best_model]
         if self.early_stopping_patience_counter >= self.early_stopping_patience:
-            measure = args.metric_for_best_model.removeprefix("eval_")
-            log.info(
-                "step %d: no better %s since step %d: stopping", state.global_step, measure, _best_step(state)
-            )
+            measure, best = args.metric_for_best_model.removeprefix("eval_"), state.best_global_step or 0
+            log.info("step %d: no better %s since step %d: stopping", state.global_step, measure, best)
 
 
 def tensorboard(output: Path, checkpoint: Path | None) -> TrainerCallback:

@@ -80,14 +80,16 @@ class Measured(OwnCheckpoints):
         if self.checked == step:
             return
         self.checked = step
-        if not all(bool(weights.detach().isfinite().all()) for weights in self.model.parameters()):
+        model: Any = self.model
+        if not all(bool(weights.detach().isfinite().all()) for weights in model.parameters()):
             raise self._diverged(step, "the weights are not finite")
         if self.last_inputs is None:
             return
         pairs, levels = self.record.pairs, len(self.record.levels)
         devices = [self.args.device] if self.args.device.type == "cuda" else []
         with torch.no_grad(), torch.random.fork_rng(devices), self.compute_loss_context_manager():
-            value = float(self.compute_loss(self.model, self.last_inputs))
+            loss: Any = self.compute_loss(model, self.last_inputs)
+        value = float(loss)
         self.record.pairs = pairs
         del self.record.levels[levels:]
         if not math.isfinite(value):
@@ -96,7 +98,7 @@ class Measured(OwnCheckpoints):
     def _diverged(self, step: int, what: str) -> DivergedError:
         rate = self.record.rate
         if rate is None and self.lr_scheduler is not None:
-            rate = max(self.lr_scheduler.get_last_lr())
+            rate = max(map(float, self.lr_scheduler.get_last_lr()))
         good = last_checkpoint(self.output)
         best = read_best(self.output)
         kept = f"last good checkpoint: {good or 'none'}" + (f", best model: step {best['step']}" if best else "")

@@ -120,7 +120,9 @@ class RetrieverTrainer(Measured, SentenceTransformerTrainer):
         self.last_inputs = inputs
         return super().compute_loss(model, inputs, *args, **kwargs)
 
-    def get_batch_sampler(self, dataset: Any, batch_size: int, drop_last: bool, **options: Any) -> BatchSampler:
+    def get_batch_sampler(
+        self, dataset: Any, batch_size: int, drop_last: bool, *args: Any, **kwargs: Any
+    ) -> BatchSampler:
         """Batches in the order of the dataset: the mixture has shuffled it."""
         return BatchSampler(SequentialSampler(dataset), batch_size, drop_last)
 

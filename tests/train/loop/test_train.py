@@ -188,8 +188,8 @@ def test_tensorboard_gets_the_curves(collection: Path, start: Path, tmp_path: Pa
     assert main(arguments(collection, start, tmp_path / "m", "--tensorboard", "--max-steps=2")) == 0
     events = EventAccumulator(str(tmp_path / "m" / "tensorboard"))
     events.Reload()
-    assert [event.step for event in events.Scalars("loss")] == [1, 2]
-    assert [event.step for event in events.Scalars("eval_nDCG@10")] == [0, 2]
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2]
+    assert [event.step for event in events.Scalars("eval/nDCG@10")] == [0, 2]
 
 
 def test_tensorboard_that_is_missing_is_named(
