@@ -62,7 +62,8 @@ def _train(options: Options, first: bool) -> None:
     from ..loop.folder import goes_on, prepare
 
     config = config_text(options)
-    going_on = goes_on(options, config)
+    # the first process checks the folder and fills it; the others only need to know whether they look for checkpoints
+    going_on = goes_on(options, config) if first else options.resume or not options.overwrite
     training = _training(options)
     mixture, development = _data(options)
     for part in mixture.describe():
