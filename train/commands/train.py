@@ -62,7 +62,7 @@ def _train(options: Options, first: bool) -> None:
     from ..loop.folder import goes_on, prepare
 
     config = config_text(options)
-    # the first process checks the folder and fills it; the others only need to know whether they look for checkpoints
+    # the first process checks the folder and fills it; the others only ask whether to look for checkpoints
     going_on = goes_on(options, config) if first else options.resume or not options.overwrite
     training = _training(options)
     mixture, development = _data(options)
