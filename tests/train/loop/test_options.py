@@ -2,46 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from places import ROOT
 from sparring.rerank.commands.config import parse
 from sparring.rerank.errors import UsageError
 from sparring.train.commands.train import OF_ONE_RUN, Options, config_text
 from sparring.train.loop.limits import AT_LEAST, check_numbers
 from sparring.train.loop.options import TrainingOptions
-
-ORDER = {  # a room may import those with a higher number, and itself
-    "commands": 0, "retrievers": 1, "loop": 2, "rankers": 3, "sources": 3, "probes": 2, "losses": 4, "data": 4,
-}  # fmt: skip
-NEVER = {("rankers", "sources"), ("sources", "rankers"), ("losses", "data"), ("data", "losses")}
-
-
-def rooms_of(path: Path) -> set[tuple[str, ...]]:
-    """What a file imports, as paths of folders below ``sparring``."""
-    package = path.relative_to(ROOT).parent.parts
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            found.add((*package[: len(package) - node.level + 1], *(node.module or "").split(".")))
-    return found
-
-
-@pytest.mark.parametrize("room", ORDER)
-def test_rooms_of_train_import_one_way(room: str) -> None:
-    for path in (ROOT / "train" / room).rglob("*.py"):
-        for top, *inner in rooms_of(path):
-            if "commands" in inner:
-                assert room == "commands", f"{path} imports a command"
-            if top == "train" and inner and inner[0] in ORDER and inner[0] != room:
-                assert ORDER[inner[0]] > ORDER[room] and (room, inner[0]) not in NEVER, (
-                    f"{path} imports {inner[0]}"
-                )
 
 
 def test_options_import_nothing_heavy_and_nothing_of_train() -> None:
@@ -51,10 +22,6 @@ def test_options_import_nothing_heavy_and_nothing_of_train() -> None:
     assert not {"torch", "transformers", "numpy", "yaml", "tyro"} & set(modules)
     ours = {name for name in modules if name.startswith("sparring.")}
     assert ours == {"sparring.train", "sparring.train.loop", "sparring.train.loop.options"}
-
-
-def test_registry_of_kinds_does_not_import_the_ranker() -> None:
-    assert not [parts for parts in rooms_of(ROOT / "train" / "rankers" / "kinds.py") if parts[0] == "train"]
 
 
 def test_the_file_of_options_gives_all_of_them_back(tmp_path: Path) -> None:
