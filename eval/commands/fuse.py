@@ -22,6 +22,10 @@ from ...rerank.search.fusion import scaled
 from ..measures.evaluation import score_runs
 from ..measures.qrels import read_qrels
 
+HEAVIEST = 1e9
+"""Larger weights would leave nothing of the other runs."""
+LARGEST = 2.0**960
+"""Topics with larger scores are divided by it before they are summed: order survives, overflow does not occur."""
 GRID = tuple(round(step / 20, 2) for step in range(21))
 
 
@@ -52,6 +56,8 @@ def main(options: Options) -> None:
         raise UsageError("fuse needs at least two runs")
     if options.weights and len(options.weights) != len(options.runs):
         raise UsageError(f"{len(options.runs)} runs but {len(options.weights)} --weights")
+    if wrong := [weight for weight in options.weights if not abs(weight) <= HEAVIEST]:
+        raise UsageError(f"--weights {wrong[0]}: a weight is a number between -{HEAVIEST:g} and {HEAVIEST:g}")
     if options.tune and (len(options.runs) != 2 or options.method != "interpolate" or options.weights):
         raise UsageError("--tune chooses the weight between two interpolated runs; leave --weights out")
     check_output(options.output, options.overwrite)
@@ -84,18 +90,19 @@ def _fused(
         rows = fuse_ranks([ids for ids, _ in lists], method, weights)
         return [docid for docid, _ in rows], [score for _, score in rows]
     total = dict.fromkeys((name for ids, _ in lists for name in ids), 0.0)
+    huge = method == "sum" and any(np.abs(scores).max(initial=0.0) > LARGEST for _, scores in lists)
     for (ids, scores), weight in zip(lists, weights, strict=True):
-        try:
+        if method == "interpolate":
             values = scaled(scores)
-        except ValueError as error:
-            raise InputError(f"topic {qid}: {error} (--method rrf)") from None
-        if method == "sum":  # above its last document, so that those it lacks get nothing
-            values = scores - scores.min()
+        elif np.isinf(scores).any():
+            raise InputError(f"topic {qid}: infinite scores cannot be summed; fuse by rank instead (--method rrf)")
+        else:  # above its last document, so that those it lacks get nothing
+            values = scores / LARGEST - scores.min() / LARGEST if huge else scores - scores.min()
         for name, value in zip(ids, values.tolist(), strict=True):
             total[name] += weight * value
     order, scores = ranked(list(total.values()))  # as it will be written, so that tuning sees the same order
     names = list(total)
-    return [names[place] for place in order], scores
+    return [names[index] for index in order], scores
 
 
 def _tuned(runs: list[Run], options: Options) -> tuple[float, float]:

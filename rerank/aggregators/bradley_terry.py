@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
 from ..pairs import dense_newton as bradley_terry
+from ..pairs.graph import islands
+from ..pairs.solving import solve, standardised_prior
 from ..pairs.sparse_newton import strengths
-from ..pairs.table import Array, Table, solve, standardised_prior, tally
+from ..pairs.sweeps import SETTLED, fit_by_sweeps
+from ..pairs.table import Array, Table, tally, warn_unsettled
 from ..registry import aggregators
 from ..vocabulary import Preferences
 
@@ -25,7 +29,8 @@ class BradleyTerry:
     Outcomes are soft: p is the share of a game won. With ``method="newton"`` the strengths are the mode under
     s ~ N(mean * z, 1 / prior), z being standardised first-stage scores. The iterations put instead ``prior``
     virtual wins and losses of every candidate against an opponent of strength mean * z; with ``prior=0`` they
-    are maximum likelihood, which exists only where wins lead from every candidate to every other.
+    are maximum likelihood, which exists only where wins lead from every candidate to every other that it is
+    linked to. Candidates that no comparisons link then stand to each other as the first stage says.
     Sources: Zermelo 1929; Davidson, JASA 65, 1970; Newman, JMLR 24(238), 2023.
 
     Args:
@@ -36,8 +41,8 @@ class BradleyTerry:
             was random: in data that lists the winner first it would explain away the outcomes.
         ties: "half" counts a tie as half a win for both; "davidson" models p = 0.5 as a third outcome with
             probability proportional to the geometric mean of both strengths (method "newman" only).
-        steps: sweeps of the iterations at most; they end once no probability of beating an average
-            candidate moves by more than 1e-10.
+        steps: sweeps of the iterations at most; they end once no strength moves by more than 1e-10, and a
+            warning says so where they do not.
     """
 
     prior: float = 1.0
@@ -60,7 +65,10 @@ class BradleyTerry:
     def __call__(self, preferences: Preferences) -> Array:
         if self.method == "newton":
             return solve(preferences, self._newton, noise=1e-8)
-        return solve(preferences, self._iterate, noise=1e-7)
+        moved: list[Array] = []
+        scores = solve(preferences, partial(self._iterate, moved=moved), noise=1e-7)
+        warn_unsettled(str(self), np.concatenate([*moved, np.zeros(0)]), SETTLED, f"{self.steps} sweeps")
+        return scores
 
     def _newton(self, table: Table) -> Array:
         said, mean = table.preferences, self.mean * table.prior
@@ -74,12 +82,21 @@ class BradleyTerry:
         wins = table.weight * said.probability
         return strengths(said.offsets, said.first, said.second, wins, table.weight - wins, mean, self.prior)
 
-    def _iterate(self, table: Table) -> Array:
+    def _iterate(self, table: Table, moved: list[Array]) -> Array:
         wins, ties = table.wins, np.zeros_like(table.wins)
         if self.ties == "davidson":
             wins, ties = _decided(table)
-        blend = 1.0 if self.method == "zermelo" else 0.0
-        return _sweep(wins, ties, table, self.prior, np.exp(self.mean * table.prior), blend, self.steps)
+        found = fit_by_sweeps(
+            wins,
+            ties,
+            self.mean * table.prior,
+            islands(table) if self.prior == 0 else None,
+            prior=self.prior,
+            blend=1.0 if self.method == "zermelo" else 0.0,
+            steps=self.steps,
+        )
+        moved.append(found.moved)
+        return np.where(table.mask, found.strength, 0.0)
 
 
 def posterior(
@@ -124,39 +141,3 @@ def _decided(table: Table) -> tuple[Array, Array]:
     shown = tally(flat, table.weight * tie, (count, n, n))
     ties = shown + shown.transpose(0, 2, 1)
     return table.wins - ties / 2, ties
-
-
-def _sweep(wins: Array, ties: Array, table: Table, prior: float, rival: Array, blend: float, steps: int) -> Array:
-    """Log strengths after synchronous sweeps; ``blend`` 0 is Newman's iteration, 1 Zermelo's.
-
-    With w_ij wins, t_ij ties, half = w + t/2, D = pi_i + pi_j + 2 nu sqrt(pi_i pi_j) and root = sqrt(pi_i pi_j):
-        pi_i <- sum_j half_ij (blend pi_i + pi_j + nu root) / D + prior (blend pi_i + rival_i) / (pi_i + rival_i)
-                over sum_j (blend half_ij + half_ji (1 + nu sqrt(pi_j / pi_i))) / D + prior (1 + blend) / (...)
-        nu   <- [sum t (pi_i + pi_j) / D / 2] / [2 sum w root / D]
-    """
-    half = wins + ties / 2
-    lost = half.transpose(0, 2, 1)
-    power = np.where(table.mask, rival, 1.0)
-    nu = np.where(ties.any(axis=(1, 2)), 0.5, 0.0)[:, None, None]
-    tiny = np.finfo(np.float64).tiny
-    for _ in range(steps):
-        own, other = power[:, :, None], power[:, None, :]
-        root = np.sqrt(own * other)
-        total = own + other + 2 * nu * root
-        against = prior / (power + rival)
-        gain = (half * (blend * own + other + nu * root) / total).sum(axis=2) + against * (blend * power + rival)
-        cost = ((blend * half + lost * (1 + nu * root / own)) / total).sum(axis=2) + against * (1 + blend)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            fresh = np.where(gain + cost > 0, gain / cost, 1.0)
-            leeway = 2 * (wins * root / total).sum(axis=(1, 2), keepdims=True)
-            drawn = (ties * (own + other) / total).sum(axis=(1, 2), keepdims=True) / 2
-            nu = np.where(leeway > 0, drawn / np.maximum(leeway, tiny), nu)
-        fresh = np.clip(np.where(table.mask, fresh, 1.0), 1e-100, 1e100)
-        if not prior:  # only ratios are determined
-            fresh = np.exp(np.log(fresh) - np.log(fresh).sum(axis=1, keepdims=True) / table.sizes[:, None])
-            fresh = np.where(table.mask, fresh, 1.0)
-        change = np.abs(fresh / (1 + fresh) - power / (1 + power)).max()
-        power = fresh
-        if change < 1e-10:
-            break
-    return np.log(power)

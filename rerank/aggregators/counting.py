@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..pairs.table import Array, Table, check_prior, hardened, ratio, solve, verdicts
+from ..pairs.solving import solve
+from ..pairs.table import Array, Table, as_verdicts, check_prior, ratio, verdicts
 from ..registry import aggregators
 from ..vocabulary import Preferences
 
@@ -59,7 +60,7 @@ class WinRate:
         check_prior(self.prior)
 
     def __call__(self, preferences: Preferences) -> Array:
-        return solve(hardened(preferences) if self.hard else preferences, self._scores)
+        return solve(as_verdicts(preferences) if self.hard else preferences, self._scores)
 
     def _scores(self, table: Table) -> Array:
         wins, games = table.with_prior(self.prior)

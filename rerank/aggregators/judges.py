@@ -10,12 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from ..pairs.solving import standardised_prior
 from ..pairs.sparse_newton import strengths
-from ..pairs.table import Array, check_prior, standardised_prior, tally
+from ..pairs.table import Array, check_prior, tally, warn_unsettled
 from ..registry import aggregators
 from ..vocabulary import Preferences
 from .bradley_terry import BradleyTerry
 from .counting import Additive
+
+SETTLED_BT = 1e-5
+"""Expectation-maximisation ends once no strength, skill or lean moves by more."""
+SETTLED_PEER = 1e-9
+"""Peer weighting ends once no judge's weight moves by more."""
 
 
 @aggregators.register("noisy_bt")
@@ -33,13 +39,14 @@ class NoisyBradleyTerry:
         prior: weight of the prior on strengths.
         mean: how many logits one standard deviation of first-stage scores is worth.
         trust: pseudo-answers given by the strengths that every judge starts with, against one that was not.
-        steps: rounds of expectation-maximisation at most.
+        steps: rounds of expectation-maximisation at most; they end once nothing moves by more than 1e-5, and a
+            warning says so where they do not.
     """
 
     prior: float = 1.0
     mean: float = 1.0
     trust: float = 9.0
-    steps: int = 50
+    steps: int = 1000
 
     pooled = True
     """Topics inform each other through the judges they share."""
@@ -73,7 +80,7 @@ class NoisyBradleyTerry:
         asked = tally(judge, weight, (len(names),))
         skill = np.full(len(names), self.trust / (self.trust + 1))
         lean = np.full(len(names), 0.5)
-        power = mean
+        power, moved = mean, 0.0
         for _ in range(self.steps):
             win = expit(power[topic, said.first] - power[topic, said.second])
             a, b = skill[judge], lean[judge]
@@ -84,11 +91,11 @@ class NoisyBradleyTerry:
             honest = tally(judge, won + lost, skill.shape)
             skill = (honest + self.trust) / (asked + self.trust + 1)
             lean = (tally(judge, yes - won, lean.shape) + 1) / (asked - honest + 2)
-            moved = [
-                np.abs(new - old).max(initial=0) for new, old in zip((power, skill, lean), before, strict=True)
-            ]
-            if max(moved) < 1e-5:
+            after = power, skill, lean
+            moved = max(float(np.abs(new - old).max(initial=0)) for new, old in zip(after, before, strict=True))
+            if moved <= SETTLED_BT:
                 break
+        warn_unsettled(str(self), np.array([moved]), SETTLED_BT, f"{self.steps} steps")
         return won, lost, skill, lean
 
 
@@ -102,7 +109,7 @@ class PeerWeighted:
     Source: Li, Patel, Du, PRD, TMLR 2024.
 
     Args:
-        rounds: reweightings at most; it settles within a few.
+        rounds: reweightings at most; it settles within a few, and a warning says so where it does not.
         normalise: "minmax" as published, where the weakest judge gets weight 0, or "share", proportional.
         prior: games that every candidate plays against all others as the first stage predicts.
     """
@@ -132,16 +139,17 @@ class PeerWeighted:
         lead = 2 * preferences.probability - 1
         given = np.ones(len(lead)) if preferences.weight is None else preferences.weight
         stake = tally(judge, given * np.abs(lead), weight.shape)
+        moved = 0.0
         for _ in range(self.rounds):
             consensus = Additive(self.prior)(_weighed(preferences, weight))
             side = np.sign(consensus[shift + preferences.first] - consensus[shift + preferences.second])
             agreed = tally(judge, given * np.abs(lead) * (1 + side * np.sign(lead)) / 2, weight.shape)
-            before, weight = (
-                weight,
-                self._normalised(np.divide(agreed, stake, out=agreed * 0 + 0.5, where=stake > 0)),
-            )
-            if np.abs(weight - before).max(initial=0) < 1e-9:
+            agreement = np.divide(agreed, stake, out=np.full_like(agreed, 0.5), where=stake > 0)
+            before, weight = weight, self._normalised(agreement)
+            moved = float(np.abs(weight - before).max(initial=0))
+            if moved <= SETTLED_PEER:
                 break
+        warn_unsettled(str(self), np.array([moved]), SETTLED_PEER, f"{self.rounds} rounds")
         return names, weight
 
     def _normalised(self, agreement: Array) -> Array:
@@ -152,11 +160,11 @@ class PeerWeighted:
 
 
 def _judges(preferences: Preferences) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """All judges, ascending, and the place of each comparison's judge among them, (E,)."""
+    """All judges, ascending, and the index of each comparison's judge among them, (E,)."""
     if preferences.source is None:
         return np.zeros(1, np.int32), np.zeros(len(preferences.first), np.int64)
-    names, place = np.unique(preferences.source, return_inverse=True)
-    return names, place.astype(np.int64)
+    names, index = np.unique(preferences.source, return_inverse=True)
+    return names, index.astype(np.int64)
 
 
 def _weighed(preferences: Preferences, judges: Array) -> Preferences:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..pairs.table import Array, Table, check_prior, from_order, ratio, solve
+from ..pairs.solving import solve
+from ..pairs.table import Array, Table, check_prior, from_order, ratio
 from ..registry import aggregators
 from ..vocabulary import Preferences
 

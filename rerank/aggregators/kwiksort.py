@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..pairs.table import Array, Table, by_size, check_prior, ratio, solve, verdicts
+from ..pairs.solving import solve
+from ..pairs.table import Array, Table, by_size, check_prior, ratio, verdicts
 from ..registry import aggregators
 from ..vocabulary import Preferences
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
 from ..pairs.flow import edge_flow, gradient
-from ..pairs.table import Array, Table, check_prior, solve
+from ..pairs.solving import solve
+from ..pairs.table import Array, Table, check_prior, warn_unsettled
 from ..registry import aggregators
 from ..vocabulary import Preferences
+
+SETTLED = 1e-8
+"""Reweighting ends once no score of any topic moves by more."""
 
 
 @aggregators.register("hodgerank")
@@ -54,7 +59,8 @@ class RobustBradleyTerry:
     Args:
         threshold: residual in logits up to which a pair counts fully.
         prior: weight of a pull towards the standardised first-stage scores.
-        steps: reweightings at most.
+        steps: reweightings at most; they end once no score moves by more than 1e-8, and a warning says so where
+            they do not.
     """
 
     threshold: float = 1.0
@@ -67,16 +73,21 @@ class RobustBradleyTerry:
             raise ValueError("threshold must be positive and steps at least 1")
 
     def __call__(self, preferences: Preferences) -> Array:
-        return solve(preferences, self._scores, noise=1e-7)
+        moved: list[Array] = []
+        scores = solve(preferences, partial(self._scores, moved=moved), noise=1e-7)
+        warn_unsettled(str(self), np.concatenate([*moved, np.zeros(0)]), SETTLED, f"{self.steps} reweightings")
+        return scores
 
-    def _scores(self, table: Table) -> Array:
+    def _scores(self, table: Table, moved: list[Array]) -> Array:
         flow = edge_flow(table.wins, table.games, "logit")
-        weight = table.games
-        scores = gradient(flow, weight, table, self.prior)
+        scores = gradient(flow, table.games, table, self.prior)
+        move = np.zeros(len(scores))
         for _ in range(self.steps):
             residual = np.abs(flow - (scores[:, :, None] - scores[:, None, :]))
             weight = table.games * np.minimum(1.0, self.threshold / np.maximum(residual, 1e-300))
             before, scores = scores, gradient(flow, weight, table, self.prior)
-            if np.abs(scores - before).max() < 1e-8:
+            move = np.abs(scores - before).max(axis=1)
+            if move.max() <= SETTLED:
                 break
+        moved.append(move)
         return scores

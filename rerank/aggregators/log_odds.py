@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from scipy.special import logit
 
 from ..pairs.beliefs import believe
-from ..pairs.table import Array, Table, solve
+from ..pairs.solving import solve
+from ..pairs.table import Array, Table
 from ..registry import aggregators
 from ..vocabulary import Preferences
 

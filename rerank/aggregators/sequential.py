@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, log_ndtr
 
-from ..pairs.table import Array, Table, check_prior, solve
+from ..pairs.solving import solve
+from ..pairs.table import Array, Table, check_prior
 from ..registry import aggregators
 from ..vocabulary import Preferences
 

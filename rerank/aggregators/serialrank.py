@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..pairs.table import Array, Table, by_size, check_prior, solve
+from ..pairs.solving import solve
+from ..pairs.table import Array, Table, by_size, check_prior
 from ..registry import aggregators
 from ..vocabulary import Preferences
 

@@ -7,7 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from ..pairs.table import Array, Table, check_prior, ratio, solve, tally
+from ..pairs.solving import solve
+from ..pairs.table import Array, Table, check_prior, ratio, tally
 from ..registry import aggregators
 from ..vocabulary import Preferences
 

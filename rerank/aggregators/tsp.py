@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from ..pairs.flow import CLIP
+from ..pairs.solving import solve
 from ..pairs.sparse_newton import strengths
-from ..pairs.table import Array, Table, by_size, from_order, solve
+from ..pairs.table import Array, Table, by_size, from_order
 from ..registry import aggregators
 from ..vocabulary import Preferences
 

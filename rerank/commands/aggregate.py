@@ -45,7 +45,7 @@ def main(options: Options) -> None:
     aggregator = registry.aggregators.parse(options.aggregator)
     check_output(options.output, options.overwrite)
     run = read_run(options.run) if options.run else None
-    stored = read_preferences(options.preferences, run, options.depth)
+    stored = read_preferences(options.preferences, run, options.depth, uncompared=True)
     if options.output.suffix not in TABLES:
         _refuse_spaces(stored)
     elif options.embed_metadata:

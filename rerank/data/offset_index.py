@@ -25,7 +25,7 @@ from .locks import LockedError, hold
 from .records import TEXT_KEYS, Reader, reader_of
 from .text import Problems, blocks
 
-FORMAT = 1
+FORMAT = 2
 """Version of the files in the cache; a change makes every collection be indexed anew."""
 SCHEMA_ROWS = 1000
 """After so many records without any text the rest of the collection is not read."""

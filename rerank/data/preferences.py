@@ -18,15 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..console import log
-from ..errors import InputError, MissingResourceError
+from ..errors import InputError
 from ..vocabulary import Preferences
 from .atomic import atomic_write
+from .columns import read_columns_file, row_of
 
 if TYPE_CHECKING:
     from .runs import Run
 
 OURS = ("qid", "first", "second", "probability")
 GIVEN = ("left", "right", "winner")
+TEXT = ("qid", "left", "right", "winner", "first", "second", "worker", "source")
+HEAVIEST = 1e9
+"""The largest weight of a comparison: sums of larger ones would swallow those of ordinary ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,66 +80,44 @@ def write_preferences(
     return rows
 
 
-def read_preferences(path: Path, run: Run | None = None, depth: int | None = None) -> Stored:
+def read_preferences(
+    path: Path, run: Run | None = None, depth: int | None = None, uncompared: bool = False
+) -> Stored:
     """Reads stored preferences; with ``run``, its documents (to ``depth``) are candidates, its scores the prior.
 
     Without a run the candidates of a topic are whatever was compared there, in order of their names. Comparisons
     of something with itself are left out with a note.
 
+    Args:
+        uncompared: keep topics of the run without comparisons too; one with a single candidate never has any.
+
     Raises:
-        InputError: columns are missing, a winner is neither side, a probability lies outside [0, 1], or a
-            compared document is not in the run.
+        InputError: columns are missing, a winner is neither side, a probability is not a number from 0 to 1 or a
+            weight not one from 0 to `HEAVIEST`, or a compared document is not in the run.
     """
-    table, details = _load(path)
-    names = table.column_names
+    read = read_columns_file(path, TEXT)
+    names = read.names
     if all(column in names for column in OURS):
-        qid, first, second = (_texts(table, column) for column in OURS[:3])
-        probability = table["probability"].to_numpy().astype(np.float64)
-        if not ((probability >= 0) & (probability <= 1)).all():
-            raise InputError(f"{path}: probability must lie in [0, 1]; pass logits through a sigmoid first")
+        qid, first, second = (read.texts(column) for column in OURS[:3])
+        probability = read.numbers("probability", 1.0, ": pass logits through a sigmoid first")
     elif all(column in names for column in GIVEN):
-        first, second, winner = (_texts(table, column) for column in GIVEN)
-        qid = _texts(table, "qid") if "qid" in names else np.full(len(first), "all", dtype=object)
+        first, second, winner = (read.texts(column) for column in GIVEN)
+        qid = read.texts("qid") if "qid" in names else np.full(len(first), "all", dtype=object)
         probability = _winners(path, first, second, winner)
     else:
         raise InputError(
             f"{path}: expected columns {', '.join(OURS)} or {', '.join(GIVEN)}, found {', '.join(names)}"
         )
-    weight = table["weight"].to_numpy().astype(np.float64) if "weight" in names else None
+    weight = read.numbers("weight", HEAVIEST) if "weight" in names else None
     judge = next((c for c in ("source", "worker") if c in names), None)
-    source = np.unique(_texts(table, judge), return_inverse=True)[1].astype(np.int32) if judge else None
+    source = np.unique(read.texts(judge), return_inverse=True)[1].astype(np.int32) if judge else None
     keep = first != second
     if not keep.all():
         log.info("%s: %d comparisons of something with itself are left out", path, int((~keep).sum()))
     columns = [None if c is None else c[keep] for c in (qid, first, second, probability, weight, source)]
     if not keep.any():
         raise InputError(f"{path}: 0 comparisons read")
-    return _assemble(path, columns, run, depth, details)
-
-
-def _load(path: Path) -> tuple[Any, dict[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.csv as pc
-    import pyarrow.parquet as pq
-
-    if not path.is_file():
-        raise MissingResourceError(f"{path}: no such file of preferences")
-    try:
-        if path.suffix == ".parquet":
-            table = pq.read_table(path)
-            noted = (table.schema.metadata or {}).get(b"sparring", b"{}")
-            return table, json.loads(noted)
-        text = dict.fromkeys(
-            ("qid", "left", "right", "winner", "first", "second", "worker", "source"), pa.string()
-        )
-        options = pc.ConvertOptions(column_types=text, strings_can_be_null=False)
-        return pc.read_csv(path, convert_options=options), {}
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: cannot be read as {path.suffix.lstrip('.') or 'CSV'}: {error}") from None
-
-
-def _texts(table: Any, column: str) -> NDArray[np.object_]:
-    return np.asarray(table[column].to_numpy(zero_copy_only=False), dtype=object).astype(str).astype(object)
+    return _assemble(path, columns, run, depth, uncompared, read.details)
 
 
 def _winners(
@@ -148,26 +130,30 @@ def _winners(
     if not known.all():
         row = int(np.flatnonzero(~known)[0])
         raise InputError(
-            f"{path}:{row + 2}: winner {winner[row]!r} is not left, right, tie, {left[row]!r} or {right[row]!r}"
+            f"{row_of(path, row)}: winner {winner[row]!r} is not left, right, tie, {left[row]!r} or {right[row]!r}"
         )
     return np.where(ties, 0.5, np.where(wins, 1.0, 0.0))
 
 
 def _assemble(
-    path: Path, columns: list[Any], run: Run | None, depth: int | None, details: dict[str, Any]
+    path: Path,
+    columns: list[Any],
+    run: Run | None,
+    depth: int | None,
+    uncompared: bool,
+    details: dict[str, Any],
 ) -> Stored:
     qid, first, second, probability, weight, source = columns
     topics, topic = np.unique(qid, return_inverse=True)
     order = np.argsort(topic, kind="stable")
     bounds = np.searchsorted(topic[order], np.arange(len(topics) + 1))
     where = {name: index for index, name in enumerate(topics)}
-    wanted = [q for q in run.topics() if q in where] if run is not None else list(topics)
-    if run is not None and len(wanted) < len(topics):
-        absent = sorted(set(topics) - set(wanted))
+    wanted = list(topics) if run is None else [q for q in run if uncompared or q in where]
+    if absent := sorted(set(topics) - set(wanted)):
         raise InputError(f"{path}: {len(absent)} topics are not in the run: {', '.join(absent[:5])}")
     parts, docids = [], []
     for name in wanted:
-        rows = order[bounds[where[name]] : bounds[where[name] + 1]]
+        rows = order[bounds[where[name]] : bounds[where[name] + 1]] if name in where else order[:0]
         prior = None
         if run is not None:
             items, scores = run[name]

@@ -36,7 +36,7 @@ class Reader:
     field: str | None = None
 
     def parse(self, line: int, content: str) -> tuple[str, str | None]:
-        """The id and the text of a line; the text is None where its field is absent, "" where it is null.
+        """The id and the text of a line; the text is None where its field is absent, "" where it is null or NaN.
 
         A title is put before the text, with a space between (as BEIR does).
         """
@@ -94,8 +94,8 @@ class Reader:
 
 
 def clean(value: object) -> str:
-    """A value as text that every tokeniser takes: null is empty, lone surrogates become U+FFFD."""
-    text = "" if value is None else value if isinstance(value, str) else str(value)
+    """A value as text that every tokeniser takes: null and NaN are empty, lone surrogates become U+FFFD."""
+    text = "" if value is None or value != value else value if isinstance(value, str) else str(value)
     return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
 
 

@@ -108,7 +108,7 @@ class Run:
 
     def tied(self) -> NDArray[np.bool_]:
         """For each topic, whether two of its documents have equal scores, (Q,)."""
-        same = np.diff(self.scores) == 0
+        same = self.scores[1:] == self.scores[:-1]
         same[self.offsets[1:-1] - 1] = False
         return np.diff(np.concatenate([[0], np.cumsum(same), [same.sum()]])[self.offsets]) > 0
 

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from ..vocabulary import Preferences
 from .flow import edge_flow, gradient
-from .table import Table, components, select, tally
+from .graph import components
+from .solving import select
+from .table import Table, tally
 
 Array = NDArray[np.float64]
 

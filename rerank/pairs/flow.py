@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .table import Array, Table, components, ratio
+from .graph import islands
+from .table import Array, Table, ratio
 
 CLIP = 0.01
 """Probabilities are clipped to [CLIP, 1 - CLIP] before logit, so that certainty stays finite."""
@@ -25,14 +26,13 @@ def gradient(flow: Array, weight: Array, table: Table, prior: float) -> Array:
     Without a prior the Laplacian is singular once per component: adding a constant inside each component
     makes it regular and gives the solution that is centred there.
     """
-    count, n = table.mask.shape
+    n = table.mask.shape[1]
     system = -weight
     if prior:
         link = np.zeros_like(weight)
     else:
-        label = np.full((count, n), -1, np.int64)
-        label[table.mask] = components(table.preferences)
-        link = (label[:, :, None] == label[:, None, :]) & table.mask[:, :, None]
+        island = islands(table)
+        link = (island[:, :, None] == island[:, None, :]) & table.mask[:, :, None]
     diagonal = np.arange(n)
     system = system + link
     system[:, diagonal, diagonal] += weight.sum(axis=2) + np.where(table.mask, prior, 1.0)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from .. import registry
+from ..pairs.solving import by_order
 from .asking import Rounds, answered, require
 
 register = registry.schedules.register
@@ -104,11 +105,13 @@ class Kwise:
 
 
 def zscore(prior: Array) -> Array:
-    """First-stage scores with mean 0 and deviation 1; zeros where all are equal or none is finite."""
-    finite = np.isfinite(prior)
-    if not finite.any():
-        return np.zeros(len(prior))
-    filled = np.where(finite, prior, prior[finite].min())
+    """First-stage scores with mean 0 and deviation 1; zeros where all are equal.
+
+    Where some are infinite, or too large to be squared, their order alone counts.
+    """
+    if not len(prior):
+        return np.zeros(0)
+    filled = prior if (np.abs(prior) < 1e150).all() else by_order(prior)
     deviation = filled.std()
     if deviation <= 1e-12 * max(1.0, np.abs(filled).max()):
         return np.zeros(len(prior))

@@ -9,11 +9,19 @@ from numpy.typing import NDArray
 
 
 def scaled(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Scores of one topic scaled to 0..1 (min-max), ready to be interpolated; all 0.5 where they are equal."""
-    if not np.isfinite(scores).all():
-        raise ValueError("infinite scores cannot be interpolated; fuse by rank instead")
-    low, high = scores.min(initial=np.inf), scores.max(initial=-np.inf)
-    return (scores - low) / (high - low) if high > low else np.full(len(scores), 0.5)
+    """Scores of one topic scaled to 0..1 (min-max), ready to be interpolated; all 0.5 where they are equal.
+
+    Where some are infinite the order alone counts; NaN (not scored) stays NaN.
+    """
+    known = ~np.isnan(scores)
+    values = scores[known]
+    if np.isinf(values).any():
+        values = np.searchsorted(np.sort(values), values).astype(np.float64)
+    halves = values / 2  # so that no difference overflows
+    low, high = halves.min(initial=np.inf), halves.max(initial=-np.inf)
+    found = np.full(len(scores), np.nan)
+    found[known] = (halves - low) / (high - low) if high > low else 0.5
+    return found
 
 
 def borda(ranks: NDArray[np.float64], weights: Sequence[float] | None = None) -> NDArray[np.float64]:
@@ -76,12 +84,12 @@ def fuse(
         method: "rrf" or "borda".
 
     Raises:
-        ValueError: an unknown method, a document listed twice, or weights that do not fit.
+        ValueError: an unknown method, a document listed twice, or weights that do not fit or are not finite.
     """
     if method not in ("rrf", "borda"):
         raise ValueError(f"unknown fusion {method!r}; known: borda, rrf")
     docids = list(dict.fromkeys(docid for ranking in rankings for docid in ranking))
-    column = {docid: place for place, docid in enumerate(docids)}
+    column = {docid: index for index, docid in enumerate(docids)}
     ranks = np.full((len(rankings), len(docids)), np.nan)
     for row, ranking in enumerate(rankings):
         if len(set(ranking)) != len(ranking):
@@ -89,7 +97,7 @@ def fuse(
         ranks[row, [column[docid] for docid in ranking]] = np.arange(1, len(ranking) + 1)
     scores = rrf(ranks, weights, k) if method == "rrf" else borda(ranks, weights)
     order = np.argsort(-np.round(scores, 12), kind="stable")
-    return [(docids[place], float(scores[place])) for place in order]
+    return [(docids[index], float(scores[index])) for index in order]
 
 
 def _checked(ranks: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -104,4 +112,7 @@ def _weights(weights: Sequence[float] | None, count: int) -> NDArray[np.float64]
         return np.ones(count)
     if len(weights) != count:
         raise ValueError(f"{len(weights)} weights for {count} rankings")
-    return np.asarray(weights, np.float64)
+    found = np.asarray(weights, np.float64)
+    if not np.isfinite(found).all():
+        raise ValueError(f"weights must be finite numbers, found {', '.join(map(str, weights))}")
+    return found

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.special import expit
 from sparring.rerank.errors import UsageError
-from sparring.rerank.pairs.table import solve
+from sparring.rerank.pairs.solving import solve
 from sparring.rerank.registry import aggregators
 from sparring.rerank.vocabulary import Preferences
 
