@@ -5,20 +5,18 @@ Qrels are only pointed at: reading them is the business of evaluation and traini
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from ..console import log
-from ..errors import InputError, MissingResourceError, UsageError
-from ..registry import unknown
-from .documents import Documents, FileDocuments, IrdsDocuments
+from ..errors import MissingResourceError, UsageError
+from .documents import Documents, FileDocuments
+from .irds import IrdsDocuments, fetching, load, read_topics
 from .offset_index import cache_folder, turn
-from .records import clean, read_queries
+from .records import read_queries
 
 CORPUS_NAMES = ("corpus.jsonl", "collection.jsonl", "documents.jsonl", "collection.tsv", "corpus.tsv")
 QUERY_NAMES = ("queries.tsv", "queries.jsonl", "topics.tsv")
@@ -51,7 +49,7 @@ class Dataset:
             return read_queries(self.queries_path, self.encoding, self.encoding_errors, self.query_field)
         if self.irds is None:
             raise MissingResourceError(f"{self.name} has no {_choices(QUERY_NAMES)}: add --queries FILE")
-        return _irds_queries(self.irds, self.query_field)
+        return read_topics(self.irds, self.query_field)
 
     @cached_property
     def documents(self) -> Documents:
@@ -66,7 +64,7 @@ class Dataset:
         if self.irds is None:
             raise MissingResourceError(f"{self.name} has no {_choices(CORPUS_NAMES)}: add --corpus FILE")
         with turn(cache_folder("irds") / "store"), fetching(self.irds):  # ir_datasets has no lock of its own
-            return IrdsDocuments(self.irds, _irds(self.irds))
+            return IrdsDocuments(self.irds, load(self.irds))
 
     @property
     def has_documents(self) -> bool:
@@ -121,7 +119,7 @@ def open_dataset(
     if spec == "pydocs":
         folder = importlib.import_module(".pydocs.collection", __package__).build()
     elif spec is not None and spec.startswith("irds:"):
-        _irds(spec.removeprefix("irds:"))
+        load(spec.removeprefix("irds:"))
     elif spec is not None:
         folder = Path(spec)
         if not folder.is_dir():
@@ -144,45 +142,3 @@ def _first(folder: Path | None, names: Iterable[str]) -> Path | None:
 
 def _choices(names: tuple[str, ...]) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}"
-
-
-def _irds(name: str) -> Any:
-    import ir_datasets
-
-    try:
-        return ir_datasets.load(name)
-    except KeyError:
-        message = unknown("ir_datasets id", name, list(ir_datasets.registry))
-        raise MissingResourceError(message.partition("; known:")[0]) from None
-
-
-@contextlib.contextmanager
-def fetching(name: str) -> Iterator[None]:
-    """Turns ir_datasets' errors about files that are neither here nor to be had into one line."""
-    try:
-        yield
-    except (RuntimeError, OSError) as error:
-        reason = " ".join(str(error.args[0] if error.args else error).split())[:200]
-        raise MissingResourceError(
-            f"irds:{name} could not be read or downloaded ({reason}): check the network, or see "
-            f"https://ir-datasets.com/{name.split('/')[0]}.html for files that must be fetched by hand"
-        ) from error
-
-
-def _irds_queries(name: str, query_field: str | None) -> dict[str, str]:
-    dataset = _irds(name)
-    if not dataset.has_queries():
-        raise MissingResourceError(f"irds:{name} has no queries: name a subset of it, or add --queries FILE")
-    queries = {}
-    with fetching(name):
-        found = list(dataset.queries_iter())
-    for query in found:
-        if query_field is not None and query_field not in query._fields:
-            raise InputError(
-                f"irds:{name}: queries have no field {query_field!r}; found: {', '.join(query._fields)}"
-            )
-        text = query.default_text() if query_field is None else getattr(query, query_field)
-        queries[query.query_id] = clean(text).strip()
-    if not queries:
-        raise InputError(f"0 topics read from irds:{name}")
-    return queries

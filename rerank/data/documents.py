@@ -1,8 +1,7 @@
-"""Documents by id without a collection in memory: an offset index on disk, or ir_datasets' own store."""
+"""Documents by id without a collection in memory, through an offset index on disk."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import weakref
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from .offset_index import id_hash, indexed
-from .records import Reader, clean
+from .records import Reader
 
 
 @runtime_checkable
@@ -169,80 +168,3 @@ class FileDocuments:
         except (UnicodeDecodeError, InputError):
             raise InputError(f"{self.path}: the file has changed while it was read: run again") from None
         return docid, text or ""
-
-
-class IrdsDocuments:
-    """The documents of an ir_datasets collection, through its ``docs_store``; never the whole corpus in memory.
-
-    Args:
-        name: the dataset id, without ``irds:``.
-        dataset: what ``ir_datasets.load(name)`` returned.
-        field: the attribute that holds the text; where None, ir_datasets' ``default_text()``.
-    """
-
-    def __init__(self, name: str, dataset: Any, field: str | None = None) -> None:
-        self._arguments = (name, field)
-        self._dataset, self._field = dataset, field
-        self._store = dataset.docs_store()
-        self._count = _count(dataset, self._store)
-        first = next(iter(dataset.docs_iter()), None)
-        if first is None:
-            raise InputError(f"0 documents read from irds:{name}")
-        if field is not None and not hasattr(first, field):
-            raise InputError(f"irds:{name}: documents have no field {field!r}; found: {', '.join(first._fields)}")
-        content = (dataset.docs_namespace(), self._count, first.doc_id, self._text(first))
-        self.hash = hashlib.sha256(repr(content).encode()).hexdigest()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _irds_documents, self._arguments
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __iter__(self) -> Iterator[str]:
-        return (document.doc_id for document in self._dataset.docs_iter())
-
-    def __contains__(self, docid: object) -> bool:
-        return isinstance(docid, str) and docid in self._store.get_many([docid])
-
-    def items(self) -> Iterator[tuple[str, str]]:
-        """(id, text) of every document, in collection order."""
-        return ((document.doc_id, self._text(document)) for document in self._dataset.docs_iter())
-
-    def text(self, docid: str) -> str:
-        """The text of one document; KeyError for an unknown id."""
-        return self.get_many([docid])[0]
-
-    def get_many(self, docids: Sequence[str]) -> list[str]:
-        """Texts in the order asked; KeyError names the first unknown id."""
-        found = self._store.get_many(docids)
-        return [self._text(found[docid]) for docid in docids]
-
-    def missing(self, docids: Sequence[str]) -> set[str]:
-        """Those of the ids that the collection does not have."""
-        missing: set[str] = set()
-        for start in range(0, len(docids), 1000):
-            part = docids[start : start + 1000]
-            missing.update(set(part).difference(self._store.get_many(part)))
-        return missing
-
-    def _text(self, document: Any) -> str:
-        if self._field is not None:
-            return clean(getattr(document, self._field))
-        return clean(document.default_text()).strip()
-
-
-def _count(dataset: Any, store: Any) -> int:
-    count = dataset.docs_count()
-    if count is None and hasattr(
-        store, "build"
-    ):  # collections without a hint know their size once they are stored
-        store.build()
-        count = dataset.docs_count()
-    return sum(1 for _ in dataset.docs_iter()) if count is None else int(count)
-
-
-def _irds_documents(name: str, field: str | None) -> IrdsDocuments:
-    import ir_datasets
-
-    return IrdsDocuments(name, ir_datasets.load(name), field)

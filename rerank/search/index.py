@@ -21,6 +21,7 @@ from ..data.runs import Topic
 from ..errors import InputError, MissingPrerequisiteError, MissingResourceError
 from .bi_encoder import Identity, Vectors
 from .exact import exact_search
+from .stored_vectors import stored_vectors
 
 FORMAT = 1
 FILES = ("index.faiss", "ids.npy", "id_offsets.npy")
@@ -168,12 +169,7 @@ class Index:
 
     def vectors(self) -> Vectors | None:
         """The stored vectors, (n, dimension), without a copy; None where they lie in lists or are quantised."""
-        faiss = load_faiss()
-        index = faiss.downcast_index(self._faiss.storage) if hasattr(self._faiss, "storage") else self._faiss
-        if not hasattr(index, "get_xb"):
-            return None
-        vectors: Vectors = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d)
-        return vectors.reshape(index.ntotal, index.d)
+        return stored_vectors(load_faiss(), self._faiss, self.manifest["type"])
 
     def _approximate(
         self,
@@ -240,7 +236,7 @@ def _check_files(folder: Path, files: dict[str, dict[str, Any]]) -> None:
 def as_topics(
     qids: Sequence[str], ids: Sequence[str], positions: NDArray[np.int64], scores: Vectors
 ) -> Iterator[Topic]:
-    """(qid, docids, scores) of every query, as `write_run` takes them; places without a document are dropped."""
+    """(qid, docids, scores) of every query, as `write_run` takes them; ranks without a document are dropped."""
     for qid, row, values in zip(qids, positions, scores, strict=True):
         found = row >= 0
         yield qid, [ids[int(position)] for position in row[found]], values[found].astype(np.float64)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...rerank.engine.batches import Batch
-from ...rerank.models.attention.packed import PACKED, register
+from ...rerank.models.attention.packed import attach
 from ...rerank.models.families.encoders.list_con_ranker import ListConRankers as ListConFamily
 from ...rerank.models.families.encoders.list_con_ranker import (
     ListTransformer,
@@ -64,8 +64,7 @@ class ListConRanker(Ranker):
     """An encoder of single texts and the list transformer; what it saves has ListConRanker's layout."""
 
     def __init__(self, start: Start, body: Body, head: ListTransformer) -> None:
-        register()
-        body.module.set_attn_implementation(PACKED)
+        attach(body.module)
         model = MeanEncoder(body.module, body.tokenizer, body.truncation.max_length)
         layout = Layout(
             model.template, model.truncation, model.first_position, packed=True, width=None, query_alone=True

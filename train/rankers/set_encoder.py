@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...rerank.engine.batches import Batch
-from ...rerank.models.families.encoders.sequence_classification import PACKABLE, detach_head
+from ...rerank.models.families.encoders.sequence_classification import PACKABLE
 from ...rerank.models.families.encoders.set_encoder import Parts, SetEncoder, load_duplicates
 from ...rerank.models.families.encoders.webis import INTERACTION, webis_template
+from ...rerank.models.heads import detach_head
 from ..data.collator import Layout
 from ..losses import Loss
 from .bodies import IDENTITY, Body, find_start, lean, load_body, load_weights, write_model

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ...rerank.data.datasets import Dataset, fetching
+from ...rerank.data.datasets import Dataset
+from ...rerank.data.irds import fetching
 from ...rerank.errors import MissingResourceError
 
 

@@ -1,9 +1,9 @@
 """Attention over packed sequences: every token sees its own sequence only, and no other layer sees padding.
 
-Registered with transformers under `PACKED`; `packed_kwargs` makes the keyword arguments that carry the lengths
-from the model's call to the attention function. CUDA in half precision uses ``varlen_attn`` of torch. Elsewhere
-sequences of about the same length become rows of a `Bucket`; the lean forward pass (`sparring.rerank.models.attention.post_norm`) on
-CPUs goes through a batch by blocks (`sparring.rerank.models.attention.cpu_blocks`) instead.
+`attach` makes it the attention of a transformers model; `packed_kwargs` makes the keyword arguments that carry the
+lengths from the model's call to the attention function. CUDA in half precision uses ``varlen_attn`` of torch.
+Elsewhere sequences of about the same length become rows of a `Bucket`; the lean forward pass (`post_norm`) on CPUs
+goes through a batch by blocks (`cpu_blocks`) instead.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from ...engine.batches import Batch
 from .buckets import Bucket, as_rows, rounded, token_order
 from .cpu_blocks import Block, cut
+from .interface import use
 from .products import Shared, attend
 from .varlen import kernel_fits, varlen
 
@@ -119,8 +120,8 @@ class Layout:
         return None if order is None else order.to(self.boundaries.device)
 
 
-def packed_kwargs(batch: Batch, deterministic: bool = False) -> dict[str, Any]:
-    """Keyword arguments for a transformers model whose attention is `PACKED`."""
+def packed_kwargs(batch: Batch, deterministic: bool = False, causal: bool = False) -> dict[str, Any]:
+    """Keyword arguments for a transformers model whose attention is `PACKED`; ``causal`` is for decoders."""
     layout = Layout(batch)
     return {
         "attention_mask": None,
@@ -130,6 +131,7 @@ def packed_kwargs(batch: Batch, deterministic: bool = False) -> dict[str, Any]:
         "max_length_k": layout.longest,
         "layout": layout,
         "fixed_splits": deterministic,
+        "causal": causal,
     }
 
 
@@ -146,9 +148,9 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """Attention inside each sequence; query, key and value are (1, heads, T, d), the result is (1, T, heads, d).
 
-    A module with ``is_causal`` sees no later token; ``sliding_window`` w lets i see j where |i - j| < w.
+    With ``causal`` no later token is seen; ``sliding_window`` w lets i see j where |i - j| < w.
     """
-    causal = bool(getattr(module, "is_causal", False))
+    causal = bool(kwargs.get("causal"))
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     layout: Layout = kwargs["layout"]
     if kernel_fits(q, sliding_window):
@@ -184,16 +186,14 @@ def _window(bucket: Bucket, window: int | None, causal: bool) -> torch.Tensor | 
     """The mask of a sliding window, padding hidden; None where the window is wider than the rows."""
     if window is None or bucket.width <= window:
         return None
-    place = torch.arange(bucket.width, device=bucket.sequences.device)
-    distance = place[:, None] - place[None, :]
+    column = torch.arange(bucket.width, device=bucket.sequences.device)
+    distance = column[:, None] - column[None, :]
     mask = (distance < window) & ((distance >= 0) if causal else (distance > -window))
     if bucket.mask is None:
         return mask
     return mask & (bucket.mask | ~bucket.mask.transpose(2, 3))  # padded rows see themselves: no row is all masked
 
 
-def register() -> None:
-    """Makes `PACKED` known to transformers."""
-    from transformers import AttentionInterface
-
-    AttentionInterface.register(PACKED, packed_attention)
+def attach(module: Any) -> None:
+    """Makes `packed_attention` the attention of a transformers model."""
+    use(module, PACKED, packed_attention)

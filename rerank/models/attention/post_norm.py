@@ -14,18 +14,18 @@ from torch import nn
 from torch.nn.functional import gelu, linear
 
 from ...engine.batches import Batch
+from . import mkldnn
 from .cpu_blocks import TOKENS, fits
+from .layers import TYPED, LayerParts, PostNormParts, parts_of
 from .packed import Layout, Mixing
 
-TYPED = frozenset({"bert", "electra"})
-POST_NORM = frozenset({"bert", "electra", "roberta", "xlm-roberta", "camembert"})
 ROWS = 512  # weights are packed for so many tokens; 4 x hidden values of each stay in a core's cache
 
 
 def token_states(body: Any, batch: Batch, **attention: Any) -> torch.Tensor:
     """Last states of all tokens, (T, H), by a transformers encoder's own forward pass.
 
-    ``attention`` are the keyword arguments of its attention function: `sparring.rerank.models.attention.packed.packed_kwargs`.
+    ``attention`` are the keyword arguments of its attention function (see `packed.packed_kwargs`).
     """
     typed = {"token_type_ids": batch.segments[None]} if body.config.model_type in TYPED else {}
     states: torch.Tensor = body(
@@ -44,13 +44,12 @@ class PostNormEncoder(nn.Module):
 
     def __init__(self, body: Any, live: bool = False) -> None:
         super().__init__()
-        embeddings = body.embeddings
-        self.words = embeddings.word_embeddings
-        self.positions = embeddings.position_embeddings
-        self.types = embeddings.token_type_embeddings
-        self.norm = embeddings.LayerNorm
-        self.project = getattr(body, "embeddings_project", None)
-        self.layers = nn.ModuleList(_Layer(layer, _Live if live else _Linear) for layer in body.encoder.layer)
+        parts = parts_of(body)
+        self.words, self.positions = parts.embeddings.words, parts.embeddings.positions
+        self.types, self.norm = parts.embeddings.types, parts.embeddings.norm
+        self.project = parts.embeddings.project
+        kind = _Live if live else _Linear
+        self.layers = nn.ModuleList(_Layer(parts, layer, kind) for layer in parts.layers)
         if not live:
             self.eval()
 
@@ -90,6 +89,7 @@ class _Linear(nn.Linear):
         bias = torch.cat([source.bias.detach() for source in sources])
         self.bias = nn.Parameter(bias, requires_grad=False)
         self._packed: torch.Tensor | None = None
+        self._ops: mkldnn.Operations | None = None
 
     @property
     def packed(self) -> bool:
@@ -97,34 +97,28 @@ class _Linear(nn.Linear):
         return self._packed is not None
 
     def pack_weight(self) -> None:
-        fits = self.weight.device.type == "cpu" and self.weight.dtype == torch.bfloat16 and _packs()
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), ROWS) if fits else None
+        suits = self.weight.device.type == "cpu" and self.weight.dtype == torch.bfloat16
+        self._ops = mkldnn.operations() if suits else None
+        self._packed = None if self._ops is None else self._ops.pack(self.weight.detach(), ROWS)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        if self._packed is None:
+        if self._packed is None or self._ops is None:
             return linear(states, self.weight, self.bias)
-        return self._pointwise(states, "none")
+        return self._ops.linear(states, self._packed, self.bias)
 
     def gelu(self, states: torch.Tensor) -> torch.Tensor:
         """The exact GELU of the layer's output."""
-        if self._packed is None:
+        if self._packed is None or self._ops is None:
             out: torch.Tensor = gelu(self(states))
             return out
-        return self._pointwise(states, "gelu")
+        return self._ops.gelu(states, self._packed, self.bias)
 
     def plus(self, states: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         """The layer's output plus a residual."""
-        if self._packed is None:
+        if self._packed is None or self._ops is None:
             summed: torch.Tensor = self(states) + residual
             return summed
-        add = torch.ops.mkldnn._linear_pointwise.binary
-        out: torch.Tensor = add(states, residual, self._packed, self.bias, "add")
-        return out
-
-    def _pointwise(self, states: torch.Tensor, after: str) -> torch.Tensor:
-        # of "gelu", the last argument says that it is not the approximation by tanh
-        out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(states, self._packed, self.bias, after, [], "none")
-        return out
+        return self._ops.plus(states, residual, self._packed, self.bias)
 
 
 class _Live(nn.Module):
@@ -162,29 +156,21 @@ class _Live(nn.Module):
         return out
 
 
-def _packs() -> bool:
-    """Whether this torch has the kernels that its own compiler uses for packed weights."""
-    return torch.backends.mkldnn.is_available() and all(  # type: ignore[no-untyped-call]
-        hasattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise")
-    )
-
-
 class _Layer(nn.Module):
     """One post-norm layer over packed tokens."""
 
-    def __init__(self, layer: Any, kind: type[_Linear | _Live]) -> None:
+    def __init__(self, parts: PostNormParts, layer: LayerParts, kind: type[_Linear | _Live]) -> None:
         super().__init__()
-        own = layer.attention.self
-        self.heads, self.head_size = own.num_attention_heads, own.attention_head_size
+        self.heads, self.head_size = parts.heads, parts.head_size
         self.scaling = self.head_size**-0.5
-        self.qkv = kind(own.query, own.key, own.value)
-        self.attention_out = kind(layer.attention.output.dense)
-        self.attention_norm = layer.attention.output.LayerNorm
-        self.inner = kind(layer.intermediate.dense)
-        self.activation = layer.intermediate.intermediate_act_fn
-        self.exact_gelu = getattr(self.activation, "act", None) is gelu
-        self.out = kind(layer.output.dense)
-        self.norm = layer.output.LayerNorm
+        self.qkv = kind(layer.query, layer.key, layer.value)
+        self.attention_out = kind(layer.attention_out)
+        self.attention_norm = layer.attention_norm
+        self.inner = kind(layer.inner)
+        self.activation = layer.activation
+        self.exact_gelu = parts.exact_gelu
+        self.out = kind(layer.out)
+        self.norm = layer.norm
 
     def forward(self, states: torch.Tensor, layout: Mixing, deterministic: bool) -> torch.Tensor:
         """All tokens: states (T, H) to states (T, H)."""

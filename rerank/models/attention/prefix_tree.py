@@ -16,6 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from ...engine.batches import Batch
 from .buckets import rounded
+from .interface import use
 from .varlen import kernel_fits, varlen
 
 SHARED = "sparring_shared_prefix"
@@ -155,8 +156,6 @@ def shared_attention(
     return out[None], None
 
 
-def register() -> None:
-    """Makes `SHARED` known to transformers."""
-    from transformers import AttentionInterface
-
-    AttentionInterface.register(SHARED, shared_attention)
+def attach(module: Any) -> None:
+    """Makes `shared_attention` the attention of a transformers model."""
+    use(module, SHARED, shared_attention)

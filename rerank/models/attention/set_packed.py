@@ -19,6 +19,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from ...engine.batches import Batch
 from .cpu_blocks import Block, cut
+from .interface import use
 from .packed import Project
 from .products import Shared, attend
 from .set_places import SetPlaces
@@ -190,8 +191,6 @@ def set_attention(
     return out[None], None
 
 
-def register() -> None:
-    """Makes `SET` known to transformers."""
-    from transformers import AttentionInterface
-
-    AttentionInterface.register(SET, set_attention)
+def attach(module: Any) -> None:
+    """Makes `set_attention` the attention of a transformers model."""
+    use(module, SET, set_attention)

@@ -1,13 +1,30 @@
-"""torch's attention over packed sequences on CUDA, ``varlen_attn``, whose signature differs between releases."""
+"""torch's attention over packed sequences on CUDA, ``varlen_attn``, whose options differ between releases.
+
+`OPTIONS` says which release takes which; they were read off the documentation of torch 2.10, 2.12 and of the
+development version between them, and tried with 2.13. ``tests/rerank/models/attention/test_varlen.py`` says when an
+installed release takes others.
+"""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import torch
+
+OPTIONS = {
+    (2, 10): frozenset({"is_causal"}),
+    (2, 11): frozenset({"scale", "window_size"}),
+    (2, 12): frozenset({"scale", "window_size", "enable_gqa", "num_splits"}),
+}
+"""What ``varlen_attn`` takes besides tensors and lengths, from that release on."""
+
+
+def options_of(version: str) -> frozenset[str]:
+    """The options of ``varlen_attn`` in a release of torch: ``"2.13.0+cu128"``."""
+    major, minor = (int(part) for part in version.split(".")[:2])
+    return OPTIONS[max((known for known in OPTIONS if known <= (major, minor)), default=min(OPTIONS))]
 
 
 def kernel_fits(query: torch.Tensor, window: int | None = None) -> bool:
@@ -18,12 +35,12 @@ def kernel_fits(query: torch.Tensor, window: int | None = None) -> bool:
 
 @cache
 def _varlen() -> tuple[Callable[..., Any], frozenset[str]] | None:
-    """torch's variable-length attention and the parameters it has in this release; None where it is absent."""
+    """torch's variable-length attention and the options it takes in this release; None where it is absent."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         return None
-    return varlen_attn, frozenset(inspect.signature(varlen_attn).parameters)
+    return varlen_attn, options_of(torch.__version__)
 
 
 Ends = tuple[torch.Tensor, int]

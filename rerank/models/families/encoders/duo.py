@@ -14,6 +14,7 @@ from ....engine.templates import Constant, Slot, Template, Text, Truncation, pai
 from ....errors import UsageError
 from ....registry import families
 from ...checkpoints import Checkpoint
+from ...config_fields import token_types
 from .sequence_classification import SequenceClassifier, is_classifier, load_classifier
 
 
@@ -73,7 +74,7 @@ class Duo:
     def load(self, checkpoint: Checkpoint) -> SequenceClassifier:
         """Loads the checkpoint; its head must have one or two labels."""
         module, tokenizer, truncation, first = load_classifier(checkpoint, self.max_length)
-        types = max(1, getattr(module.config, "type_vocab_size", 0))
+        types = max(1, token_types(module.config))
         segments = min(types, 3) if self.segments is None else self.segments
         if segments > types:
             raise UsageError(f"{checkpoint.name}: segments={segments}, but the checkpoint has {types} token types")

@@ -31,9 +31,11 @@ from ....errors import InputError, SparringError, UsageError
 from ....registry import families
 from ....stats import Stats
 from ....vocabulary import Candidates, Groups, Outcomes, Sink
-from ...attention.packed import PACKED, packed_kwargs, register
-from ...attention.post_norm import POST_NORM, PostNormEncoder, token_states
+from ...attention.layers import POST_NORM
+from ...attention.packed import attach, packed_kwargs
+from ...attention.post_norm import PostNormEncoder, token_states
 from ...checkpoints import Checkpoint
+from ...config_fields import token_types
 from ...loading import clamp_length, fingerprint, load_pretrained, load_tokenizer
 from ...pair_head import HEAD_FILE, PairHead, pair_logits
 from .sequence_classification import PACKABLE, ROBERTA
@@ -68,7 +70,7 @@ class LatePairEncoder:
         config = body.config
         self.name = checkpoint.name
         self.tokenizer, self.head = tokenizer, head
-        self.template = pair_template(tokenizer, getattr(config, "type_vocab_size", 0) > 1)
+        self.template = pair_template(tokenizer, token_types(config) > 1)
         self.truncation = Truncation(length)
         self.max_length: int | None = length
         self.first_position = first_position
@@ -77,8 +79,7 @@ class LatePairEncoder:
         self.fingerprint = fingerprint(checkpoint, self.template, self.truncation, digest)
         self.lean = lean and config.model_type in POST_NORM
         self.deterministic = False
-        register()
-        body.set_attn_implementation(PACKED)
+        attach(body)
         self.body: Any = PostNormEncoder(body, live) if self.lean else body
 
     def scorer(self, options: ScorerOptions) -> LatePair:

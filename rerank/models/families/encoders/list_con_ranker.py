@@ -32,8 +32,9 @@ from ....registry import families
 from ....rounds import sigmoid
 from ....stats import Stats
 from ....vocabulary import Candidates, Groups, Outcomes, Sink
-from ...attention.packed import PACKED, packed_kwargs, register
+from ...attention.packed import attach, packed_kwargs
 from ...checkpoints import Checkpoint
+from ...config_fields import token_types
 from ...loading import clamp_length, fingerprint, load_tokenizer
 from ...vectors import VectorStore, score_lists
 from .sequence_classification import PACKABLE
@@ -66,7 +67,7 @@ class MeanEncoder:
         self.truncation = Truncation(max_length)
         self.first_position = first_position(body.config)
         self.deterministic = False
-        self.typed = getattr(body.config, "type_vocab_size", 0) > 1
+        self.typed = token_types(body.config) > 1
 
     def place(self, device: torch.device, dtype: torch.dtype, deterministic: bool = False) -> None:
         """Moves the encoder."""
@@ -228,8 +229,7 @@ class ListConRankers:
     def load(self, checkpoint: Checkpoint) -> ListConRanker:
         """Loads encoder and head; InputError where a weight is missing or of another shape."""
         body, head = load_encoder_and_head(checkpoint)
-        register()
-        body.set_attn_implementation(PACKED)
+        attach(body)
         limit = body.config.max_position_embeddings - first_position(body.config)
         encoder = MeanEncoder(body, load_tokenizer(checkpoint), clamp_length(self.max_length, limit, 512))
         return ListConRanker(checkpoint, encoder, head, self.iterative)

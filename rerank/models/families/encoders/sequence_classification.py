@@ -6,7 +6,6 @@ packed (DeBERTa, whose attention is eager only, padded); the head runs in fp32 o
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +15,12 @@ from ....engine.batches import Batch
 from ....engine.templates import Template, Truncation, pair_template
 from ....errors import InputError
 from ....registry import families
-from ...attention.packed import PACKED, packed_kwargs, register
-from ...attention.post_norm import POST_NORM, PostNormEncoder, token_states
+from ...attention.layers import POST_NORM
+from ...attention.packed import attach, packed_kwargs
+from ...attention.post_norm import PostNormEncoder, token_states
 from ...checkpoints import Checkpoint
+from ...config_fields import mean_pooled, token_types
+from ...heads import detach_head
 from ...loading import clamp_length, fingerprint, load_pretrained, load_tokenizer
 
 ROBERTA = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert"})
@@ -61,7 +63,7 @@ class SequenceClassifier:
         config = module.config
         self.name = checkpoint.name
         self.tokenizer = tokenizer
-        self.template = template or pair_template(tokenizer, getattr(config, "type_vocab_size", 0) > 1)
+        self.template = template or pair_template(tokenizer, token_types(config) > 1)
         self.width: int | None = self.template.passages
         self.truncation = truncation
         self.first_position = first_position
@@ -69,12 +71,14 @@ class SequenceClassifier:
         self.fingerprint = fingerprint(checkpoint, self.template, truncation)
         self.deterministic = False
         self.pad_id = int(tokenizer.pad_token_id or 0)
-        self.typed = getattr(config, "type_vocab_size", 0) > 1
-        self.mean_pooled = getattr(config, "classifier_pooling", "cls") == "mean"
+        self.typed = token_types(config) > 1
+        self.mean_pooled = mean_pooled(config)
         self.head, self.head_parts = detach_head(module)
         self.lean = lean and config.model_type in POST_NORM
-        register()
-        module.base_model.set_attn_implementation(PACKED if self.packed else "eager")
+        if self.packed:
+            attach(module.base_model)
+        else:
+            module.base_model.set_attn_implementation("eager")
         self.body: Any = PostNormEncoder(module.base_model, live) if self.lean else module.base_model
 
     def place(self, device: torch.device, dtype: torch.dtype, deterministic: bool = False) -> None:
@@ -122,19 +126,6 @@ class SequenceClassifier:
             input_ids=rows.input_ids, attention_mask=rows.mask.long(), position_ids=rows.positions, **inputs
         ).last_hidden_state
         return hidden[:, 0]
-
-
-def detach_head(module: Any) -> tuple[Callable[[torch.Tensor], torch.Tensor], list[torch.nn.Module]]:
-    """The head of a sequence classifier as a function of first-token states (S, H), and its modules."""
-    kind, classifier = module.config.model_type, module.classifier
-    if kind == "modernbert":
-        dense = module.head
-        return lambda x: classifier(dense(x)), [dense, classifier]
-    if kind in ("bert", "deberta-v2"):
-        owner = module.base_model if kind == "bert" else module
-        pooler, owner.pooler = owner.pooler, None
-        return lambda x: classifier(pooler(x[:, None])), [pooler, classifier]
-    return lambda x: classifier(x[:, None]), [classifier]
 
 
 def is_classifier(checkpoint: Checkpoint) -> bool:

@@ -8,7 +8,7 @@ as a Set-Encoder.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -18,14 +18,15 @@ from ....engine.batches import Batch
 from ....engine.templates import Template, Truncation
 from ....errors import InputError, UsageError
 from ....registry import families
-from ...attention.post_norm import POST_NORM, PostNormEncoder, token_states
-from ...attention.set_packed import SET, SetLayout, register
+from ...attention.layers import POST_NORM
+from ...attention.post_norm import PostNormEncoder, token_states
+from ...attention.set_packed import SetLayout, attach
 from ...checkpoints import Checkpoint
+from ...config_fields import mean_pooled
+from ...heads import Head, detach_head
 from ...loading import fingerprint, load_tokenizer
-from .sequence_classification import PACKABLE, detach_head, load_classifier
+from .sequence_classification import PACKABLE, load_classifier
 from .webis import first_position, load_webis, webis_template, webis_truncation
-
-Head = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +77,9 @@ class SetEncoder:
         self.deterministic = False
         self.head, self.duplicates = parts.head, parts.duplicates
         self._head_modules = [*parts.head_modules, *([parts.duplicates] if parts.duplicates is not None else [])]
-        self._mean_pooled = getattr(config, "classifier_pooling", "cls") == "mean"
+        self._mean_pooled = mean_pooled(config)
         self._lean = lean and config.model_type in POST_NORM
-        register()
-        parts.body.set_attn_implementation(SET)
+        attach(parts.body)
         self.body: Any = PostNormEncoder(parts.body, live) if self._lean else parts.body
 
     def place(self, device: torch.device, dtype: torch.dtype, deterministic: bool = False) -> None:

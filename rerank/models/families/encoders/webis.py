@@ -16,9 +16,11 @@ from ....engine.batches import Batch
 from ....engine.templates import Constant, Template, Truncation, pair_template
 from ....errors import InputError
 from ....registry import families
-from ...attention.packed import PACKED, packed_kwargs, register
-from ...attention.post_norm import POST_NORM, PostNormEncoder
+from ...attention.layers import POST_NORM
+from ...attention.packed import attach, packed_kwargs
+from ...attention.post_norm import PostNormEncoder
 from ...checkpoints import Checkpoint
+from ...config_fields import token_types
 from ...loading import clamp_length, fingerprint, load_tokenizer
 from .sequence_classification import ROBERTA
 
@@ -55,8 +57,7 @@ class FirstTokenEncoder:
         self.name = checkpoint.name
         self.lean = body.config.model_type in POST_NORM
         self.first_position = first_position(body.config)
-        register()
-        body.set_attn_implementation(PACKED)
+        attach(body)
         self.body: Any = PostNormEncoder(body) if self.lean else body
         self.head, self.tokenizer, self.truncation = head, tokenizer, truncation
         self.template = webis_template(checkpoint, tokenizer, body.config)
@@ -96,7 +97,7 @@ def webis_template(checkpoint: Checkpoint, tokenizer: Any, config: Any) -> Templ
 
     Raises InputError where that token is asked for and the tokenizer has none.
     """
-    pair = pair_template(tokenizer, getattr(config, "type_vocab_size", 0) > 1)
+    pair = pair_template(tokenizer, token_types(config) > 1)
     if not checkpoint.config.get("add_extra_token", False):
         return pair
     token = tokenizer.convert_tokens_to_ids(INTERACTION)

@@ -17,8 +17,10 @@ from ....engine.batches import Batch
 from ....engine.templates import Template, Truncation
 from ....errors import InputError, UsageError
 from ....registry import families, unknown
-from ...attention.prefix_tree import SHARED, Tree, register
+from ...attention.prefix_tree import Tree, attach
 from ...checkpoints import Checkpoint
+from ...config_fields import position_limit
+from ...heads import decoder_head
 from ...loading import clamp_length, fingerprint, load_pretrained, load_tokenizer
 from ...prompts import answer_ids, check_placeholders, prompt_template
 
@@ -137,14 +139,13 @@ class CausalReranker:
         self.pad_id = int(tokenizer.pad_token_id or tokenizer.eos_token_id or 0)
         self.deterministic = False
         self.module = module
-        self.language_model = hasattr(module, "lm_head")
+        self.language_model = not is_decoder_classifier(checkpoint)
         if self.language_model:
             module.set_output_embeddings(AnswerHead(module.get_output_embeddings(), answers))
-        self.head = module.get_output_embeddings() if self.language_model else module.score
+        self.head: Any = module.get_output_embeddings() if self.language_model else decoder_head(module)
         self.fingerprint = fingerprint(checkpoint, template, self.truncation, answers)
         if self.packed:
-            register()
-            module.set_attn_implementation(SHARED)
+            attach(module)
 
     def place(self, device: torch.device, dtype: torch.dtype, deterministic: bool = False) -> None:
         """Moves the decoder in ``dtype`` and the answers' head in fp32 to a device."""
@@ -186,13 +187,18 @@ class CausalReranker:
         return logits.float()
 
 
+def is_decoder_classifier(checkpoint: Checkpoint) -> bool:
+    """Whether the config names a sequence classifier, which has a head of its own and no answers."""
+    return checkpoint.architecture.endswith("ForSequenceClassification")
+
+
 def load_decoder(checkpoint: Checkpoint) -> Any:
     """A language model, or a sequence classifier of one or two labels on one."""
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    if checkpoint.architecture.endswith("ForSequenceClassification"):
+    if is_decoder_classifier(checkpoint):
         module = load_pretrained(AutoModelForSequenceClassification, checkpoint)
-        if module.config.num_labels not in (1, 2) or not hasattr(module, "score"):
+        if module.config.num_labels not in (1, 2) or decoder_head(module) is None:
             raise InputError(
                 f"{checkpoint.name}: {checkpoint.architecture} with {module.config.num_labels} labels; expected a "
                 "decoder with one or two"
@@ -207,7 +213,7 @@ def load_decoder(checkpoint: Checkpoint) -> Any:
 
 def sequence_length(module: Any, asked: int | None, default: int) -> int:
     """Tokens of one input: what was asked, else the default, never beyond the positions of the model."""
-    return clamp_length(asked, int(getattr(module.config, "max_position_embeddings", None) or 1 << 20), default)
+    return clamp_length(asked, position_limit(module.config) or 1 << 20, default)
 
 
 @families.register("causal")
@@ -244,7 +250,7 @@ class Causal:
         module = load_decoder(checkpoint)
         tokenizer = load_tokenizer(checkpoint)
         template = prompt_template(tokenizer, self._instructed(checkpoint, asked), asked.bos)
-        answers = answer_ids(tokenizer, asked.answers) if hasattr(module, "lm_head") else []
+        answers = answer_ids(tokenizer, asked.answers) if not is_decoder_classifier(checkpoint) else []
         length = sequence_length(module, self.max_length, asked.max_length)
         return CausalReranker(checkpoint, module, tokenizer, template, answers, length)
 

@@ -13,7 +13,7 @@ from ....registry import families
 from ...checkpoints import Checkpoint
 from ...loading import load_tokenizer
 from ...prompts import answer_ids, chat_prompt, check_placeholders, prompt_template
-from .causal import CausalReranker, load_decoder, sequence_length
+from .causal import CausalReranker, is_decoder_classifier, load_decoder, sequence_length
 
 PROMPT = (
     "Which of two passages is more relevant to a query?\n\nQuery: {query}\n\nPassage A: {a}\n\nPassage B: {b}\n\n"
@@ -48,7 +48,7 @@ class CausalPair:
     def load(self, checkpoint: Checkpoint) -> CausalReranker:
         """Loads the checkpoint, which must be a causal language model."""
         module = load_decoder(checkpoint)
-        if not hasattr(module, "lm_head"):
+        if is_decoder_classifier(checkpoint):
             raise InputError(f"{checkpoint.name}: {checkpoint.architecture} has no answers to choose from")
         tokenizer = load_tokenizer(checkpoint)
         text = chat_prompt(tokenizer, self.prompt or PROMPT) if self.chat else None

@@ -24,6 +24,7 @@ from ....registry import families
 from ....stats import Stats
 from ....vocabulary import Candidates, Groups, Outcomes, Sink, blank
 from ...checkpoints import SERVED, Checkpoint
+from ...config_fields import position_limit
 from ...endpoint import Endpoint, Messages
 from ...list_prompts import LETTERS, SYSTEM, TASKS, Reading, messages, read
 from ...loading import load_pretrained, load_tokenizer
@@ -242,7 +243,7 @@ def load_chat(checkpoint: Checkpoint, options: ListLLMs) -> LocalChat:
     from transformers import AutoModelForCausalLM
 
     module = load_pretrained(AutoModelForCausalLM, checkpoint)
-    limit = int(getattr(module.config, "max_position_embeddings", None) or 4096)
+    limit = position_limit(module.config) or 4096
     length = min(limit, options.max_length) if options.max_length else limit
     tokenizer = load_tokenizer(checkpoint)
     return LocalChat(checkpoint.name, module, tokenizer, length, options.max_tokens, options.batch_size)

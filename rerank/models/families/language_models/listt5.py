@@ -27,6 +27,7 @@ from ....registry import families
 from ....stats import Stats
 from ....vocabulary import Candidates, Groups, Outcomes, Sink, blank
 from ...checkpoints import Checkpoint
+from ...heads import seq2seq_parts
 from ...loading import fingerprint, load_tokenizer
 from .t5 import scales_states, token_id
 
@@ -69,8 +70,8 @@ class ListT5:
         self.templates = [listt5_template(tokenizer, i + 1) for i in range(options.m)]
         self.truncation = Truncation(options.max_length)
         self.max_length: int | None = options.max_length
-        self.encoder, self.decoder = module.encoder, module.decoder
-        self.head = module.lm_head.weight.detach().float()
+        self.encoder, self.decoder, output = seq2seq_parts(module)
+        self.head = output.float()
         self.index_ids = torch.tensor(index_ids)
         self.pad_id, self.end = int(config.pad_token_id), int(config.eos_token_id)
         self.start = int(config.decoder_start_token_id or config.pad_token_id)

@@ -24,6 +24,7 @@ from ....engine.templates import Constant, Slot, Template, Text, Truncation
 from ....errors import InputError
 from ....registry import families
 from ...checkpoints import Checkpoint
+from ...heads import seq2seq_parts
 from ...loading import fingerprint, load_pretrained, load_tokenizer
 
 Kind = Literal["mono", "duo", "rank"]
@@ -106,9 +107,9 @@ class T5Reranker:
         self.truncation = Truncation(length)
         self.pad_id = int(config.pad_token_id)
         self.start = int(config.decoder_start_token_id or config.pad_token_id)
-        self.encoder, self.decoder = module.encoder, module.decoder
+        self.encoder, self.decoder, output = seq2seq_parts(module)
         self.ids = [token_id(checkpoint, tokenizer, word) for word in words[: 1 if kind == "rank" else 2]]
-        self.head = sliced(module.lm_head.weight.detach(), self.ids)
+        self.head = sliced(output, self.ids)
         self.scale = float(config.d_model) ** -0.5 if scales_states(config) else 1.0
         self.fingerprint = fingerprint(checkpoint, self.template, self.truncation, kind, words)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import tiny_models
@@ -11,7 +9,7 @@ import torch
 from sparring.rerank.engine.batches import Batch
 from sparring.rerank.models.attention import cpu_blocks as blocks
 from sparring.rerank.models.attention import products
-from sparring.rerank.models.attention.packed import PACKED, Layout, packed_attention, packed_kwargs, register
+from sparring.rerank.models.attention.packed import Layout, attach, packed_attention, packed_kwargs
 from torch.nn.functional import scaled_dot_product_attention
 
 
@@ -31,8 +29,8 @@ def test_equals_each_sequence_alone(lengths: list[int], causal: bool, window: in
     batch = batch_of(lengths)
     q = torch.randn(1, 4, sum(lengths), 8)
     k, v = torch.randn(2, 1, key_heads, sum(lengths), 8)
-    module = SimpleNamespace(is_causal=causal)
-    out, _ = packed_attention(module, q, k, v, scaling=0.3, sliding_window=window, **packed_kwargs(batch))
+    asked = packed_kwargs(batch, causal=causal)
+    out, _ = packed_attention(None, q, k, v, scaling=0.3, sliding_window=window, **asked)
     start = 0
     for length in lengths:
         part = slice(start, start + length)
@@ -79,11 +77,10 @@ def test_packed_models_equal_padded_ones(kind: str) -> None:
     padded = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=1)
     mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(p) for p in parts], batch_first=True)
     options = {"use_cache": False} if kind == "qwen3" else {}
-    register()
     with torch.inference_mode():
         expected = model(input_ids=padded, attention_mask=mask, **options).last_hidden_state[mask.bool()]
-        model.set_attn_implementation(PACKED)
-        kwargs = packed_kwargs(batch_of(lengths))
+        attach(model)
+        kwargs = packed_kwargs(batch_of(lengths), causal=kind == "qwen3")
         found = model(input_ids=ids[None], position_ids=positions[None], **options, **kwargs).last_hidden_state
     torch.testing.assert_close(found[0], expected, atol=1e-5, rtol=0)
 
