@@ -24,8 +24,8 @@ class HodgeRank:
     """Scores whose differences are nearest to the preferences in weighted least squares.
 
     The gradient part of the edge flow y: L s = div y, with the graph Laplacian L of the games. What no scores
-    can explain is the cyclic part; `sparring.rerank.pairs.diagnostics` reports its share. Components of the comparison
-    graph are centred at 0 each, unless the prior links them.
+    can explain is the cyclic part, whose share `sparring.rerank.pairs.diagnostics` reports. Components of the
+    comparison graph are centred at 0 each, unless the prior links them.
     Source: Jiang, Lim, Yao, Ye, Mathematical Programming 127, 2011.
 
     Args:

@@ -37,7 +37,7 @@ class Options(ScoringOptions, RunOptions):
 def main(options: Options) -> None:
     """Checks everything, ranks, writes the run and its meta file; exit code 7 if groups were quarantined."""
     if not 0 <= options.interpolate <= 1:
-        raise UsageError(f"--interpolate {options.interpolate} is no weight between 0 and 1")
+        raise UsageError(f"--interpolate {options.interpolate} is not a weight between 0 and 1")
     aggregator = registry.aggregators.parse(options.aggregator) if options.aggregator else None
     check_output(options.output, options.overwrite)
     job = prepare(options)

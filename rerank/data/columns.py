@@ -1,4 +1,4 @@
-"""Columns of a CSV or Parquet file: texts as they stand, numbers that are numbers, errors with file, line and column."""
+"""Columns of a CSV or Parquet file: texts as they stand, and numbers that are numbers; errors say which cell."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def row_of(path: Path, row: int) -> str:
 
 
 def _cells(path: Path, column: int) -> Iterator[tuple[str, str]]:
-    """``path:line`` and the content of one column, row by row; empty lines are skipped, as they were in reading."""
+    """``path:line`` and the content of one column, row by row; empty lines are skipped, as in reading."""
     with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.reader(stream)
         last = 0

@@ -20,5 +20,6 @@ def mean_pooled(config: Any) -> bool:
 
 def position_limit(config: Any) -> int | None:
     """How many positions a decoder has; None where its config sets no limit (BLOOM, MPT)."""
-    limit = config.to_dict().get("max_position_embeddings")
+    name = config.attribute_map.get("max_position_embeddings", "max_position_embeddings")  # GPT-2: n_positions
+    limit = config.to_dict().get(name)
     return None if limit is None else int(limit)

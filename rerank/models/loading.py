@@ -146,8 +146,8 @@ def load_pretrained(auto: Any, checkpoint: Checkpoint, **options: Any) -> Any:
             f"lacks {', '.join(missing[:4])}" if missing else f"has another shape for {', '.join(mismatched[:4])}"
         )
         raise InputError(
-            f"{checkpoint.name}: the checkpoint {what}: these weights would be random. It is no reranker of this "
-            f"family: fine-tune it first, or choose another --family ({', '.join(families.names())})"
+            f"{checkpoint.name}: the checkpoint {what}: these weights would be random. It is not a reranker of "
+            f"this family: fine-tune it first, or choose another --family ({', '.join(families.names())})"
         )
     return module.eval()
 

@@ -82,7 +82,7 @@ class PairHead(nn.Module):
 
         path = folder / HEAD_FILE
         if not path.is_file():
-            raise MissingResourceError(f"{folder} holds no {HEAD_FILE}: it is no late pair model; train one")
+            raise MissingResourceError(f"{folder} holds no {HEAD_FILE}: it is not a late pair model; train one")
         try:
             with safe_open(path, "pt") as file:
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -29,7 +29,7 @@ INDEX = "pytorch_model.bin.index.json"
 
 @contextlib.contextmanager
 def opened(name: str, revision: str | None = None, allow_pickle: bool = False) -> Iterator[Checkpoint]:
-    """The checkpoint called ``name`` (see `sparring.rerank.models.checkpoints.find`), to be loaded inside the block.
+    """The checkpoint called ``name`` (see `checkpoints.find`), to be loaded inside the block.
 
     With ``allow_pickle`` weights that exist only as pickles are converted for the time of the block, and a warning
     names them. Raises MissingPrerequisiteError where torch is too old for that, InputError where a file holds
@@ -109,8 +109,8 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         reason = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line), "it is damaged")
         raise InputError(
-            f"{path}: holds more than tensors, or is no file of torch, and is not read even with --allow-pickle "
-            f"({reason[:200]})"
+            f"{path}: holds more than tensors, or is not a file of torch, and is not read even with "
+            f"--allow-pickle ({reason[:200]})"
         ) from None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise InputError(f"{path}: expected names and their tensors, found {type(state).__name__} of other things")

@@ -1,7 +1,7 @@
 """Bradley-Terry for thousands of sparse topics at once: Newton steps by conjugate gradients on the edges.
 
-The same mode as `sparring.rerank.pairs.dense_newton.fit`, which factors dense matrices to return covariances and the
-order bias. Comparison graphs drawn at random are expanders, so a handful of matrix-vector products replaces
+The same mode as `sparring.rerank.pairs.dense_newton.fit`, which factors dense matrices to return covariances and
+the order bias. Comparison graphs drawn at random are expanders, so a handful of matrix-vector products replaces
 the factorisation, and work grows with the comparisons rather than with n^3.
 """
 
@@ -108,9 +108,7 @@ class _Edges:
             direction = self._conjugate_gradients(slope, curve, diagonal, min(0.1, error))
             accepted, last, scale = x, norm, np.ones_like(scale)
             x = x - direction
-            if (
-                np.abs(direction).max() ** 2 <= tolerance
-            ):  # Newton squares the error: the next one is smaller still
+            if np.abs(direction).max() ** 2 <= tolerance:  # Newton squares the error: the next is smaller still
                 break
         return x
 

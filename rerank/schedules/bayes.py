@@ -28,8 +28,8 @@ CONTENDERS = 256
 class Bayes:
     """Few large rounds of the comparisons that say most about the top k. Returns the posterior order.
 
-    Strengths are Gaussian around the first stage and seen through noisy log-odds (`sparring.rerank.pairs.beliefs`); how
-    far the first stage is trusted, how noisy the comparator is and how much it favours whoever is shown first is
+    Strengths are Gaussian around the first stage and seen through noisy log-odds (see `pairs.beliefs`); how far
+    the first stage is trusted, how noisy the comparator is and how much it favours whoever is shown first is
     learned from the outcomes of the topic. What is wanted are the discounts 1/log2(rank + 1) inside the top k. A
     comparison is worth the variance that it is expected to take from them, by linear prediction: with d the
     difference of strengths, v its variance and D the discounts, |cov(D, d)|^2 / (v + noise^2). Pairs are chosen

@@ -203,7 +203,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of an index; InputError where it is damaged or of another version."""
     path = folder / "manifest.json"
     if not path.is_file():
-        raise MissingResourceError(f"{folder} is no index (it has no manifest.json): build it by sparring index")
+        raise MissingResourceError(
+            f"{folder} is not an index (it has no manifest.json): build it by sparring index"
+        )
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         version = manifest["format"]

@@ -33,7 +33,7 @@ def open_classifier(start: Start, what: str) -> Body:
 
 
 def trainable(body: Body, template: Template | None = None) -> SequenceClassifier:
-    """The forward pass of the model family of sequence classifiers, over weights that stay trainable."""
+    """The forward pass of `SequenceClassifier` over weights that stay trainable."""
     module = body.module
     owner = module if module.config.model_type == "deberta-v2" else module.base_model
     pooler = getattr(owner, "pooler", None)

@@ -1,7 +1,7 @@
 """How transformers is told to use an attention function of ours, and what it hands to it.
 
-``AttentionInterface.register`` and ``set_attn_implementation`` are public. Not promised is what these functions rely
-on: that keyword arguments of a model's call reach every layer's attention, that query, key and value come as
+``AttentionInterface.register`` and ``set_attn_implementation`` are public. Not promised is what these functions
+rely on: that keyword arguments of a model's call reach every layer's attention, that query, key and value come as
 (1, heads, T, d), and that ``sliding_window`` is given by layers that have one. Tried with transformers 5.23;
 ``tests/rerank/models/attention/test_interface.py`` says which release changed it.
 """

@@ -21,7 +21,7 @@ POST_NORM = frozenset({"bert", "electra", "roberta", "xlm-roberta", "camembert"}
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingParts:
-    """The embeddings of an encoder; ``project`` follows where they are narrower than the layers (ELECTRA small)."""
+    """The embeddings of an encoder; ``project`` follows where they are narrower than the layers (ELECTRA)."""
 
     words: nn.Embedding
     positions: nn.Embedding
@@ -62,7 +62,7 @@ class PostNormParts:
 
 
 def parts_of(body: Any) -> PostNormParts:
-    """Takes apart a transformers encoder whose ``model_type`` is one of `POST_NORM`; weights are shared with it."""
+    """Takes apart a transformers encoder whose ``model_type`` is in `POST_NORM`; weights are shared with it."""
     config, embeddings = body.config, body.embeddings
     narrow = config.model_type == "electra" and config.embedding_size != config.hidden_size
     return PostNormParts(

@@ -1,8 +1,8 @@
 """torch's attention over packed sequences on CUDA, ``varlen_attn``, whose options differ between releases.
 
 `OPTIONS` says which release takes which; they were read off the documentation of torch 2.10, 2.12 and of the
-development version between them, and tried with 2.13. ``tests/rerank/models/attention/test_varlen.py`` says when an
-installed release takes others.
+development version between them, and tried with 2.13. ``tests/rerank/models/attention/test_varlen.py`` says when
+an installed release takes others.
 """
 
 from __future__ import annotations

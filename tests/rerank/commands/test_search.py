@@ -61,7 +61,7 @@ def test_commands_say_what_is_wrong(
     for flags, code, message in (
         ([*data], 2, "nothing to search with"),
         ([*data, "--index", index, "--depth", "0"], 2, "--depth must be at least 1"),
-        ([*data, "--index", str(tmp_path / "absent")], 4, "is no index"),
+        ([*data, "--index", str(tmp_path / "absent")], 4, "is not an index"),
         (["--dataset", "absent", "--index", index], 4, "absent: no such folder"),
         ([*data, "--index", index, "--model", str(other)], 5, "queries would be encoded by"),
         ([*data, "--index", index, "--corpus", str(tmp_path / "small.jsonl")], 5, "with hash"),

@@ -55,7 +55,7 @@ def test_fault_32_pickled_weights_are_refused_unless_the_flag_allows_their_tenso
 def test_fault_32_pickles_that_hold_more_than_tensors_are_never_read(world: World, tmp_path: Path) -> None:
     made = tmp_path / "made by a pickle"
     pickled(world, more=Mischief(made))
-    message = "pytorch_model.bin: holds more than tensors, or is no file of torch, and is not read even with"
+    message = "pytorch_model.bin: holds more than tensors, or is not a file of torch, and is not read even with"
     assert world.refuses(message, "--allow-pickle") and not made.exists()
     pickled_file = world.model / "pytorch_model.bin"
     torch.save({"step": 3}, pickled_file)

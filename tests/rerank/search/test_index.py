@@ -126,7 +126,7 @@ def test_damaged_files_are_found_before_faiss_reads_them(
     (tmp_path / "ix" / "manifest.json").write_text("{}")
     with pytest.raises(InputError, match="not a manifest"):
         Index.open(tmp_path / "ix")
-    with pytest.raises(MissingResourceError, match="is no index"):
+    with pytest.raises(MissingResourceError, match="is not an index"):
         Index.open(tmp_path)
 
 

@@ -95,7 +95,7 @@ def _check_config(checkpoint: Checkpoint) -> None:
         )
     if config.get("lora_adaptations"):
         raise InputError(
-            f"{checkpoint.name}: lora_adaptations are those of an embedding model; this is no reranker"
+            f"{checkpoint.name}: lora_adaptations are those of an embedding model; this is not a reranker"
         )
 
 

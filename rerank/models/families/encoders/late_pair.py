@@ -47,7 +47,7 @@ STORE_TOKENS = 1 << 26
 class LatePairEncoder:
     """Encoder and head: batches of (query, passage) to features; `scorer` makes pairs of them.
 
-    The attributes are those of `sparring.rerank.engine.model.Model`; ``forward`` gives features (S, 1 + 2r) instead of
+    The attributes are those of `sparring.rerank.engine.model.Model`; ``forward`` gives features (S, 1 + 2r), not
     scores. ``live`` leaves the weights where they are, with gradients, for training; without ``lean`` the forward
     pass is transformers' own, which knows dropout and checkpointing.
     """
@@ -200,8 +200,8 @@ class LatePair:
         """Features of every candidate that the groups name and that has none yet."""
         fresh: list[Groups] = []
         for topic, rows in zip(topics, groups, strict=True):
-            # equal texts once, the first of them
-            keys = {_key(topic, i): i for i in np.unique(rows).tolist()[::-1]}
+            backwards = np.unique(rows).tolist()[::-1]  # of equal texts the first stays
+            keys = {_key(topic, i): i for i in backwards}
             new = sorted(position for key, position in keys.items() if key not in self._features)
             fresh.append(np.array(new, np.int32)[:, None])
         found: list[NDArray[np.float64]] = []
@@ -261,7 +261,7 @@ class LatePairs:
 
         if checkpoint.model_type not in PACKABLE:
             raise InputError(
-                f"{checkpoint.name}: model_type {checkpoint.model_type!r} is no encoder of this family "
+                f"{checkpoint.name}: model_type {checkpoint.model_type!r} is not an encoder of this family "
                 f"({', '.join(sorted(PACKABLE))})"
             )
         pooled = {"add_pooling_layer": False} if checkpoint.model_type in POST_NORM - {"electra"} else {}

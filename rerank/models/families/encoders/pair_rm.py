@@ -113,7 +113,7 @@ def load_pair_rm(checkpoint: Checkpoint) -> tuple[Any, nn.Sequential]:
     if embeddings is None or inner is None or outer is None:
         raise InputError(
             f"{checkpoint.name}: the weights hold no pretrained_model.* or no head_layer.1 and head_layer.4: this "
-            "is no PairRM"
+            "is not a PairRM"
         )
     body = DebertaV2Model(_config(checkpoint, len(embeddings)))
     head = nn.Sequential(

@@ -75,7 +75,7 @@ class PolyCodes(nn.Module):
 
         path = folder / CODES_FILE
         if not path.is_file():
-            raise MissingResourceError(f"{folder} holds no {CODES_FILE}: it is no poly-encoder; train one")
+            raise MissingResourceError(f"{folder} holds no {CODES_FILE}: it is not a poly-encoder; train one")
         try:
             codes = load_file(path)["codes"]
         except (SafetensorError, KeyError) as error:

@@ -139,7 +139,7 @@ def load_classifier(checkpoint: Checkpoint, max_length: int | None) -> tuple[Any
 
     if checkpoint.model_type not in SUPPORTED:
         raise InputError(
-            f"{checkpoint.name}: model_type {checkpoint.model_type!r} is no encoder of this family "
+            f"{checkpoint.name}: model_type {checkpoint.model_type!r} is not an encoder of this family "
             f"({', '.join(sorted(SUPPORTED))})"
         )
     module = load_pretrained(AutoModelForSequenceClassification, checkpoint)

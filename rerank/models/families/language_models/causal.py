@@ -206,7 +206,7 @@ def load_decoder(checkpoint: Checkpoint) -> Any:
         return module
     if not checkpoint.architecture.endswith("ForCausalLM"):
         raise InputError(
-            f"{checkpoint.name}: architecture {checkpoint.architecture!r} is no causal language model"
+            f"{checkpoint.name}: architecture {checkpoint.architecture!r} is not a causal language model"
         )
     return load_pretrained(AutoModelForCausalLM, checkpoint)
 
@@ -273,7 +273,7 @@ class Causal:
         text = asked.instruction if self.instruction is None else self.instruction
         if asked is FORMATS["mxbai"] and text:
             text = f"instruction: {text}\n"
-        text = text.replace("{", "(").replace("}", ")")  # an instruction is no template
+        text = text.replace("{", "(").replace("}", ")")  # an instruction is not a template
         return tuple(piece.replace("{instruction}", text) for piece in asked.pieces)
 
 

@@ -213,7 +213,7 @@ class ListT5Scorer:
                 self._kept += length
 
     def _decode(self, states: list[torch.Tensor], sizes: list[int]) -> list[list[int]]:
-        """Members of each list as the decoder names them, worst first; -1 for what is no index of the list."""
+        """Members of each list as the decoder names them, worst first; -1 for what is not an index of the list."""
         memory = torch.nn.utils.rnn.pad_sequence(states, batch_first=True)
         mask = torch.zeros(memory.shape[:2], dtype=torch.long, device=self.device)
         for row, state in zip(mask, states, strict=True):
@@ -290,7 +290,7 @@ class ListT5s:
     def load(self, checkpoint: Checkpoint) -> ListT5:
         """Loads the checkpoint; InputError where a weight or an index token is missing."""
         if checkpoint.model_type not in ("t5", "mt5"):
-            raise InputError(f"{checkpoint.name}: model_type {checkpoint.model_type!r} is no T5")
+            raise InputError(f"{checkpoint.name}: model_type {checkpoint.model_type!r} is not a T5")
         tokenizer = load_tokenizer(checkpoint)
         ids = [token_id(checkpoint, tokenizer, f"\u2581{i}") for i in range(1, self.m + 1)]
         return ListT5(checkpoint, _load_fid(checkpoint), tokenizer, self, ids)

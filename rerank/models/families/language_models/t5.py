@@ -205,7 +205,7 @@ class T5:
         from transformers import AutoModelForSeq2SeqLM
 
         if checkpoint.model_type not in ("t5", "mt5", "umt5"):
-            raise InputError(f"{checkpoint.name}: model_type {checkpoint.model_type!r} is no T5")
+            raise InputError(f"{checkpoint.name}: model_type {checkpoint.model_type!r} is not a T5")
         known = entry(checkpoint)
         if self.kind != "auto":
             kind: Kind = self.kind

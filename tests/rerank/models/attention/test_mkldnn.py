@@ -28,7 +28,10 @@ def test_packed_layers_equal_plain_ones() -> None:
     ops = operations()
     generator = torch.Generator().manual_seed(0)
     states, residual = torch.randn(2, 40, 64, generator=generator).bfloat16()
-    weight, bias = torch.randn(64, 64, generator=generator).bfloat16(), torch.randn(64, generator=generator).bfloat16()
+    weight, bias = (
+        torch.randn(64, 64, generator=generator).bfloat16(),
+        torch.randn(64, generator=generator).bfloat16(),
+    )
     exact = linear(states.float(), weight.float(), bias.float())
     with relied_on("torch", ADAPTER):
         packed = ops.pack(weight, 512)
@@ -50,7 +53,9 @@ def test_without_the_operations_plain_layers_do_the_work(activation: str, monkey
     from transformers import BertConfig, BertModel
 
     torch.manual_seed(0)
-    body = BertModel(BertConfig(**tiny_models.SIZES, vocab_size=50, hidden_act=activation), add_pooling_layer=False)
+    body = BertModel(
+        BertConfig(**tiny_models.SIZES, vocab_size=50, hidden_act=activation), add_pooling_layer=False
+    )
     ids, zeros = torch.arange(5, 25, dtype=torch.int32), torch.zeros(20, dtype=torch.int32)
     places = torch.cat([torch.arange(12), torch.arange(8)]).int()
     boundaries, lengths = torch.tensor([0, 12, 20], dtype=torch.int32), np.array([12, 8])

@@ -102,5 +102,5 @@ def test_late_pair_says_what_is_wrong(tmp_path: Path) -> None:
     (folder / "pair_head.safetensors").unlink()
     with pytest.raises(MissingResourceError, match=r"holds no pair_head\.safetensors"):
         load(str(folder))
-    with pytest.raises(InputError, match="'deberta-v2' is no encoder of this family"):
+    with pytest.raises(InputError, match="'deberta-v2' is not an encoder of this family"):
         load(str(save_classifier(tmp_path / "deberta", "deberta-v2")), family="late_pair")

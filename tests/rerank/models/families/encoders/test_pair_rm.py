@@ -120,7 +120,7 @@ def test_pair_rm_with_other_weights_is_refused(tmp_path: Path) -> None:
     state = load_file(folder / "model.safetensors")
     inner = "pretrained_model.encoder.layer.0.output.dense.weight"
     for change, message in (
-        ({"head_layer.1.weight": None}, "this is no PairRM"),
+        ({"head_layer.1.weight": None}, "this is not a PairRM"),
         ({inner: None}, r"missing \['pretrained_model.encoder.layer.0"),
         ({"surplus": torch.ones(1)}, r"unknown \['surplus'\]"),
         ({inner: torch.ones(3, 3)}, "weights do not fit the config"),
