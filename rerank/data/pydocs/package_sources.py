@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import ast
 import re
-import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-Function = ast.FunctionDef | ast.AsyncFunctionDef
-Node = Function | ast.ClassDef
+from .module_names import Alias, Function, Module, Node, last_name, parse_module
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,31 +27,10 @@ class Documented:
 
 
 @dataclass(frozen=True, slots=True)
-class _Alias:
-    """A name that another module defines."""
-
-    module: str
-    name: str
-
-
-Bound = Node | _Alias
-
-
-@dataclass(slots=True)
-class _Module:
-    name: str
-    package: bool
-    bound: dict[str, Bound] = field(default_factory=dict)
-    stars: list[str] = field(default_factory=list)
-    exports: list[str] | None = None
-    attached: list[tuple[str, str]] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
 class _Found:
     """Where a name leads: the module that defines it and the definition."""
 
-    module: _Module
+    module: Module
     node: Node
 
     @property
@@ -66,9 +43,9 @@ class Sources:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._modules: dict[str, _Module | None] = {}
+        self._modules: dict[str, Module | None] = {}
 
-    def modules(self, public: Callable[[str], bool]) -> Iterator[_Module]:
+    def modules(self, public: Callable[[str], bool]) -> Iterator[Module]:
         """The modules with a public dotted name, sorted by file."""
         for path in sorted(self.root.rglob("*.py"), key=lambda path: path.as_posix()):
             parts = (self.root.name, *path.relative_to(self.root).with_suffix("").parts)
@@ -76,7 +53,7 @@ class Sources:
             if public(name) and (module := self.module(name)) is not None:
                 yield module
 
-    def module(self, name: str) -> _Module | None:
+    def module(self, name: str) -> Module | None:
         """A module by dotted name; None where it is not Python or belongs to another package."""
         if name not in self._modules:
             first, *rest = name.split(".")
@@ -84,16 +61,16 @@ class Sources:
             package = (path / "__init__.py").is_file()
             path = path / "__init__.py" if package else path.with_suffix(".py")
             known = first == self.root.name and path.is_file()
-            self._modules[name] = _parse(path, name, package) if known else None
+            self._modules[name] = parse_module(path, name, package) if known else None
         return self._modules[name]
 
-    def surface(self, module: _Module) -> list[str]:
+    def surface(self, module: Module) -> list[str]:
         """The names a module offers: ``__all__`` if literal, else what it defines; a package and a module that
         defines nothing offer what they import."""
         if module.exports is not None:
             return module.exports
-        facade = module.package or all(isinstance(bound, _Alias) for bound in module.bound.values())
-        names = [n for n, bound in module.bound.items() if facade or not isinstance(bound, _Alias)]
+        facade = module.package or all(isinstance(bound, Alias) for bound in module.bound.values())
+        names = [n for n, bound in module.bound.items() if facade or not isinstance(bound, Alias)]
         names += [n for star in module.stars if facade for n in self._star(star, {module.name})]
         return [n for n in dict.fromkeys(names) if _visible(n)]
 
@@ -106,13 +83,13 @@ class Sources:
         names = [n for n in module.bound if not n.startswith("_")]
         return names + [n for star in module.stars for n in self._star(star, seen | {name})]
 
-    def resolve(self, module: _Module, name: str, seen: frozenset[tuple[str, str]] = frozenset()) -> _Found | None:
+    def resolve(self, module: Module, name: str, seen: frozenset[tuple[str, str]] = frozenset()) -> _Found | None:
         """Follows imports from ``name`` in ``module`` to its definition; None where that is not in the package."""
         if (module.name, name) in seen:
             return None
         seen |= {(module.name, name)}
         bound = module.bound.get(name)
-        if isinstance(bound, _Alias):
+        if isinstance(bound, Alias):
             target = self.module(bound.module)
             return None if target is None else self.resolve(target, bound.name, seen)
         if bound is not None:
@@ -220,14 +197,14 @@ def _members(
 
 
 def _method(node: Function) -> tuple[str, Node, tuple[str, ...]]:
-    decorators = {_last(decorator) for decorator in node.decorator_list}
+    decorators = {last_name(decorator) for decorator in node.decorator_list}
     kind = "property" if decorators & {"property", "cached_property", "cache_readonly"} else "method"
     return kind, node, _parameters(node, skip=0 if "staticmethod" in decorators else 1)
 
 
 def _overload(node: Function) -> bool:
     """A typing stub before the real definition; it has no docstring."""
-    return any(_last(decorator) == "overload" for decorator in node.decorator_list)
+    return any(last_name(decorator) == "overload" for decorator in node.decorator_list)
 
 
 def _bases(sources: Sources, owner: _Found, node: ast.ClassDef) -> Iterator[tuple[_Found, ast.ClassDef]]:
@@ -271,80 +248,3 @@ def _accessor(node: ast.stmt) -> tuple[str, str] | None:
         ):
             return attribute, name
     return None
-
-
-def _last(node: ast.expr) -> str:
-    """The last part of a dotted expression or of what it calls."""
-    if isinstance(node, ast.Call):
-        return _last(node.func)
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
-
-
-def _parse(path: Path, name: str, package: bool) -> _Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # invalid escapes in others' docstrings
-        tree = ast.parse(path.read_bytes())
-    module = _Module(name, package)
-    _collect(module, tree.body)
-    return module
-
-
-def _collect(module: _Module, body: list[ast.stmt]) -> None:
-    """Reads what a module's top level binds; both arms of an ``if`` and of a ``try`` count, the later one wins."""
-    for node in body:
-        match node:
-            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-                module.bound[node.name] = node
-            case ast.ImportFrom():
-                _import(module, node)
-            case ast.Assign(targets=[ast.Name(id="__all__")], value=value):
-                module.exports = _strings(value)
-            case ast.AugAssign(target=ast.Name(id="__all__"), value=value):
-                more = _strings(value)
-                module.exports = None if more is None or module.exports is None else module.exports + more
-            case ast.Assign(targets=[ast.Name(id=target)], value=ast.Name(id=source)):
-                module.bound[target] = _Alias(module.name, source)
-            case ast.Expr(value=ast.Call() as call):
-                _attach(module, call)
-            case ast.If() | ast.Try():
-                for arm in (node.body, node.orelse, *_handlers(node)):
-                    _collect(module, arm)
-
-
-def _handlers(node: ast.If | ast.Try) -> list[list[ast.stmt]]:
-    return [handler.body for handler in node.handlers] if isinstance(node, ast.Try) else []
-
-
-def _import(module: _Module, node: ast.ImportFrom) -> None:
-    parts = module.name.split(".")
-    if node.level:
-        parts = parts[: len(parts) - node.level + module.package]
-    origin = ".".join([*(parts if node.level else []), *([node.module] if node.module else [])])
-    for item in node.names:
-        if item.name == "*":
-            module.stars.append(origin)
-        else:
-            module.bound[item.asname or item.name] = _Alias(origin, item.name)
-
-
-def _attach(module: _Module, call: ast.Call) -> None:
-    """``add_newdoc(place, "name", doc)``, the same with ``("member", doc)``, and ``add_newdoc("name", doc)``."""
-    if _last(call) != "add_newdoc":
-        return
-    match call.args:
-        case [_, ast.Constant(value=str(name)), ast.Tuple(elts=[ast.Constant(value=str(member)), text])]:
-            module.attached.append((f"{name}.{member}", _string(text)))
-        case [_, ast.Constant(value=str(name)), text] | [ast.Constant(value=str(name)), text]:
-            module.attached.append((name, _string(text)))
-
-
-def _strings(node: ast.expr) -> list[str] | None:
-    """A literal list of strings, or None."""
-    if isinstance(node, ast.List | ast.Tuple):
-        values = [e.value for e in node.elts if isinstance(e, ast.Constant) and isinstance(e.value, str)]
-        return values if len(values) == len(node.elts) else None
-    return None
-
-
-def _string(node: ast.expr) -> str:
-    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""

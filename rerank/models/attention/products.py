@@ -23,13 +23,13 @@ class Shared:
     """Keys and values, each (heads, g, d), that all sequences of a group see.
 
     Args:
-        place: each sequence has one of them, at this place.
+        offset: each sequence has one of them, so many tokens behind its first.
         missing: the last one stands for so many; 0 says that it stands for itself.
     """
 
     keys: torch.Tensor
     values: torch.Tensor
-    place: int
+    offset: int
     missing: int = 0
 
 
@@ -49,7 +49,7 @@ def attended(
     scale = scaling * math.log2(math.e)
     own = _scores(q.flatten(0, 1), k.flatten(0, 1), scale, bias).exp2_()
     if shared is not None:
-        own[..., min(shared.place, k.shape[2] - 1)] = 0  # it is among the shared ones
+        own[..., min(shared.offset, k.shape[2] - 1)] = 0  # it is among the shared ones
     found = torch.bmm(own, v.flatten(0, 1))
     sums = own.sum(-1)
     if shared is not None:
@@ -102,7 +102,7 @@ def _in_parts(
     for low in range(0, n * heads, step):
         part = slice(low, low + step)
         scores = torch.baddbmm(biases[part], q[part], k[part].transpose(1, 2), alpha=scale)
-        if kept is None:  # gradients do not go through a place that is written to
+        if kept is None:  # gradients do not go through memory that is written to
             found.append(torch.bmm(scores.softmax(-1), v[part]))
         else:
             torch.bmm(scores.softmax(-1), v[part], out=kept[part])
@@ -134,7 +134,7 @@ def _by_softmax(
         scores += bias
     if shared is None:
         return (scores.softmax(-1) @ v).to(kind)
-    scores[..., min(shared.place, k.shape[2] - 1)] = -torch.inf
+    scores[..., min(shared.offset, k.shape[2] - 1)] = -torch.inf
     keys, values = shared.keys.float()[:, None], shared.values.float()[:, None]
     others = q @ keys.transpose(2, 3) * scaling
     if shared.missing:

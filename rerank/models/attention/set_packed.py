@@ -36,8 +36,8 @@ class SetLayout(SetPlaces):
     The arguments are those of `SetPlaces`.
     """
 
-    def __init__(self, batch: Batch, place: int = 0, depth: int | None = None) -> None:
-        super().__init__(batch, place, depth)
+    def __init__(self, batch: Batch, offset: int = 0, depth: int | None = None) -> None:
+        super().__init__(batch, offset, depth)
         self._blocks: list[Block] | None = None
 
     def mix(self, qkv: torch.Tensor, scaling: float, fixed_splits: bool) -> torch.Tensor:
@@ -146,7 +146,7 @@ class SetLayout(SetPlaces):
                 if missing:
                     kv = torch.cat([kv, kv.float().mean(1, keepdim=True).to(kv.dtype)], dim=1)
                 keys, values = kv.transpose(1, 2).contiguous()
-                found[number] = Shared(keys, values, self.place, missing)
+                found[number] = Shared(keys, values, self.offset, missing)
         return found
 
     def _filled(self, kv: torch.Tensor) -> torch.Tensor:

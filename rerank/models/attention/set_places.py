@@ -52,22 +52,22 @@ class SetPlaces:
 
     Args:
         batch: packed sequences, groups whole.
-        place: of the interaction token in its sequence, 0 for the first.
+        offset: of the interaction token in its sequence, 0 for the first.
         depth: groups smaller than this are filled up with the mean of their interaction tokens' keys and values,
             as a model trained with sampled missing documents expects; None invents nothing.
     """
 
-    def __init__(self, batch: Batch, place: int = 0, depth: int | None = None) -> None:
+    def __init__(self, batch: Batch, offset: int = 0, depth: int | None = None) -> None:
         self.boundaries = batch.boundaries
         self.lengths = batch.lengths
         self.longest = int(batch.lengths.max())
         self.starts: NDArray[np.int64] = np.cumsum(batch.lengths) - batch.lengths
-        self.interaction: NDArray[np.int64] = self.starts + np.minimum(place, batch.lengths - 1)
+        self.interaction: NDArray[np.int64] = self.starts + np.minimum(offset, batch.lengths - 1)
         self.groups = batch.groups
         self.sizes: NDArray[np.int64] = np.diff(batch.groups)
         self.group: NDArray[np.int64] = np.repeat(np.arange(len(self.sizes)), self.sizes)
         self.missing = None if depth is None else np.maximum(depth - self.sizes, 0)
-        self.place = place
+        self.offset = offset
 
     @cached_property
     def buckets(self) -> list[SetBucket]:
@@ -95,21 +95,21 @@ class SetPlaces:
         foreign, others = self.others(chosen)
         table = np.zeros((len(chosen), key_width), np.int64)
         bias = np.full((len(chosen), key_width), -np.inf, np.float32)
-        place = np.arange(key_width)
-        bias[place < counts[:, None]] = 0
-        table[place < lengths[:, None]] = tokens[own]
-        table[(place >= lengths[:, None]) & (place < (lengths + others)[:, None])] = foreign
+        column = np.arange(key_width)
+        bias[column < counts[:, None]] = 0
+        table[column < lengths[:, None]] = tokens[own]
+        table[(column >= lengths[:, None]) & (column < (lengths + others)[:, None])] = foreign
         if self.missing is not None:  # one key that counts as often as documents are missing
             group = self.group[chosen]
             rows = np.flatnonzero(self.missing[group] > 0)
             table[rows, counts[rows] - 1] = int(self.lengths.sum()) + group[rows]
             bias[rows, counts[rows] - 1] = np.log(self.missing[group[rows]])
-        place_on = self.boundaries.device
+        device = self.boundaries.device
         sequences, own_index, key_index, own_lengths, key_lengths = (
-            torch.from_numpy(x).to(place_on) for x in (chosen, tokens.ravel(), table.ravel(), lengths, counts)
+            torch.from_numpy(x).to(device) for x in (chosen, tokens.ravel(), table.ravel(), lengths, counts)
         )
-        places = None if own.all() else torch.from_numpy(np.flatnonzero(own)).to(place_on)
-        mask = torch.from_numpy(bias[:, None, None]).to(place_on) if bias.any() else None
+        places = None if own.all() else torch.from_numpy(np.flatnonzero(own)).to(device)
+        mask = torch.from_numpy(bias[:, None, None]).to(device) if bias.any() else None
         return SetBucket(
             own=Bucket(sequences, own_index, None, places, own_width),
             keys=Bucket(sequences, key_index, None, None, key_width),

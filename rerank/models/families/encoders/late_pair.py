@@ -226,8 +226,8 @@ class LatePair:
         if scored.values is None:
             topic, position = who[0]
             raise SparringError(
-                f"{self.model.name}: topic {topic.qid}, document {topic.docids[position]}: out of memory with this "
-                "one passage; try a smaller --max-length or another --device"
+                f"{self.model.name}: topic {topic.qid}, document {topic.docids[position]}: out of memory with "
+                "this one passage; try a smaller --max-length or another --device"
             )
         values = np.asarray(scored.values.cpu().numpy(), np.float64)
         for (topic, position), feature in zip(who, values, strict=True):

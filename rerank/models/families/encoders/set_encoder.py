@@ -46,7 +46,7 @@ class SetEncoder:
     """A cross-encoder over lists; see `sparring.rerank.engine.model.Model`.
 
     Attributes:
-        interaction: the place of the interaction token in its sequence.
+        interaction: offset of the interaction token in its sequence, 0 for the first.
         depth: lists are filled up to so many passages with their mean; None invents nothing.
         duplicates: the head that says whether a passage has a duplicate in its list, if the checkpoint has one.
 
@@ -61,7 +61,7 @@ class SetEncoder:
         self,
         checkpoint: Checkpoint,
         parts: Parts,
-        place: int,
+        interaction: int,
         depth: int | None,
         lean: bool = True,
         live: bool = False,
@@ -72,8 +72,8 @@ class SetEncoder:
         self.template = replace(parts.template, per_member=True)
         self.truncation = parts.truncation
         self.first_position = first_position(config)
-        self.interaction, self.depth = place, depth
-        self.fingerprint = fingerprint(checkpoint, self.template, self.truncation, "set", place, depth)
+        self.interaction, self.depth = interaction, depth
+        self.fingerprint = fingerprint(checkpoint, self.template, self.truncation, "set", interaction, depth)
         self.deterministic = False
         self.head, self.duplicates = parts.head, parts.duplicates
         self._head_modules = [*parts.head_modules, *([parts.duplicates] if parts.duplicates is not None else [])]
@@ -202,8 +202,8 @@ class SetEncoders:
     def load(self, checkpoint: Checkpoint) -> SetEncoder:
         """Loads the checkpoint; what interacts is ``[INT]`` with ``add_extra_token``, else the first token."""
         parts = load_parts(checkpoint, self.max_length)
-        place = 1 if checkpoint.config.get("add_extra_token", False) else 0
+        interaction = 1 if checkpoint.config.get("add_extra_token", False) else 0
         depth = None
         if self.missing == "mean":
             depth = self.depth or int(checkpoint.config.get("depth") or 100)
-        return SetEncoder(checkpoint, parts, place, depth)
+        return SetEncoder(checkpoint, parts, interaction, depth)

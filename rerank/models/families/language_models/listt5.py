@@ -55,7 +55,7 @@ def listt5_template(tokenizer: Any, index: int) -> Template:
 
 
 class ListT5:
-    """A fusion-in-decoder list ranker, loaded; a `sparring.rerank.engine.model.OwnScorer` of lists of up to ``m``."""
+    """A fusion-in-decoder list ranker, loaded; an `engine.model.OwnScorer` of lists of up to ``m``."""
 
     width: int | None = None
 
