@@ -100,7 +100,7 @@ def test_rerank_takes_poly_encoders(folder: Path, tmp_path: Path) -> None:
 
 
 def test_codes_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(MissingResourceError, match="no poly-encoder"):
+    with pytest.raises(MissingResourceError, match="not a poly-encoder"):
         PolyCodes.load(tmp_path, 8)
     PolyCodes(3, 8).save(tmp_path)
     with pytest.raises(InputError, match=r"codes \(3, 8\) do not fit embeddings of 32 dimensions"):
