@@ -52,6 +52,7 @@ class Columns:
             found: NDArray[np.float64] = values.cast(pa.float64(), safe=False).to_numpy().astype(np.float64)
             if ((found >= 0) & (found <= high)).all():
                 return found
+        cells: Iterator[tuple[str, Any]]
         if self.path.suffix == ".parquet":
             cells = ((row_of(self.path, row), value) for row, value in enumerate(values.to_pylist()))
         else:

@@ -15,7 +15,7 @@ def token_types(config: Any) -> int:
 
 def mean_pooled(config: Any) -> bool:
     """Whether the head of a classifier reads the mean of all states: ModernBERT says so, others read the first."""
-    return config.model_type == "modernbert" and config.classifier_pooling == "mean"
+    return bool(config.model_type == "modernbert" and config.classifier_pooling == "mean")
 
 
 def position_limit(config: Any) -> int | None:

@@ -80,7 +80,7 @@ def _sweep(power: Array, half: Array, width: Array, rival: Array, prior: float, 
     tied = bool(width.any())
     for i in range(power.shape[1]):
         own = power[:, i, None]
-        share = 1.0
+        share: Array | float = 1.0
         total = own + power
         numerator = blend * own + power
         if tied:
