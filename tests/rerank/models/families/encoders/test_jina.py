@@ -13,49 +13,8 @@ from safetensors.torch import load_file, save_file
 from sparring.rerank.engine.engine import Engine
 from sparring.rerank.errors import InputError
 from sparring.rerank.models.loading import load
+from tiny_families import save_jina
 from tiny_models import everything, hugging_face, tiny_topics
-
-
-def save_jina(folder: Path, source: Path) -> Path:
-    """A tiny XLM-R cross-encoder in the layout of jina-reranker-v2: names, joined projections, a foreign config."""
-    state = load_file(source / "model.safetensors")
-    theirs = {"roberta.emb_ln": "roberta.embeddings.LayerNorm"}
-    for name in ("word_embeddings", "position_embeddings", "token_type_embeddings"):
-        theirs[f"roberta.embeddings.{name}"] = f"roberta.embeddings.{name}"
-    for name in ("dense", "out_proj"):
-        theirs[f"classifier.{name}"] = f"classifier.{name}"
-    for i in range(3):
-        ours = f"roberta.encoder.layer.{i}"
-        for name, part in (
-            ("mixer.out_proj", "attention.output.dense"), ("norm1", "attention.output.LayerNorm"),
-            ("mlp.fc1", "intermediate.dense"), ("mlp.fc2", "output.dense"), ("norm2", "output.LayerNorm"),
-        ):  # fmt: skip
-            theirs[f"roberta.encoder.layers.{i}.{name}"] = f"{ours}.{part}"
-    written = {}
-    for kind in ("weight", "bias"):
-        written |= {f"{n}.{kind}": state[f"{o}.{kind}"] for n, o in theirs.items() if f"{o}.{kind}" in state}
-        for i in range(3):
-            own = f"roberta.encoder.layer.{i}.attention.self"
-            joined = torch.cat([state[f"{own}.{part}.{kind}"] for part in ("query", "key", "value")])
-            written[f"roberta.encoder.layers.{i}.mixer.Wqkv.{kind}"] = joined
-    folder.mkdir()
-    save_file(written, folder / "model.safetensors")
-    content = json.loads((source / "config.json").read_text())
-    del content["model_type"]
-    content |= {
-        "auto_map": {
-            "AutoConfig": "configuration_xlm_roberta.XLMRobertaFlashConfig",
-            "AutoModelForSequenceClassification": "modeling_xlm_roberta.XLMRobertaForSequenceClassification",
-        },
-        "emb_pooler": None, "use_flash_attn": True, "torch_dtype": "bfloat16", "num_labels": 1,
-    }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(content))
-    for module in ("configuration_xlm_roberta", "modeling_xlm_roberta"):
-        (folder / f"{module}.py").write_text("raise SystemExit('code of a checkpoint was run')")
-    tiny_models.unigram().save_pretrained(folder)
-    said = json.loads((folder / "tokenizer_config.json").read_text())
-    (folder / "tokenizer_config.json").write_text(json.dumps(said | {"tokenizer_class": "XLMRobertaTokenizer"}))
-    return folder
 
 
 def test_jina_layout_scores_equal_the_transformers_model_it_came_from(tmp_path: Path) -> None:

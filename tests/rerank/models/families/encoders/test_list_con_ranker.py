@@ -8,55 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_models
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from sparring.rerank.errors import InputError
 from sparring.rerank.executors.open import open_scorer
 from sparring.rerank.models.families.encoders.list_con_ranker import in_rounds
 from sparring.rerank.models.loading import load
 from sparring.rerank.vocabulary import Candidates
+from tiny_families import save_list_con_ranker
 from tiny_models import tiny_topics, whole
-
-
-def save_list_con_ranker(folder: Path, apart: bool = False) -> Path:
-    """A tiny random ListConRanker: one file, or the encoder's file with the others beside it."""
-    from transformers import BertConfig, BertModel
-
-    tokenizer = tiny_models.wordpiece()
-    config = BertConfig(**tiny_models.SIZES, vocab_size=len(tokenizer), max_position_embeddings=96)
-    torch.manual_seed(0)
-    body = BertModel(config, add_pooling_layer=False)
-    tiny_models.enlarge(body)
-    inner = 24
-    layer = torch.nn.TransformerEncoderLayer(inner, 4, 40, batch_first=True)
-    transformer = torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
-    lists = {f"list_transformer_layer.{k}": v for k, v in layer.state_dict().items()}
-    lists |= {f"list_transformer.{k}": v for k, v in transformer.state_dict().items()}
-    lists |= {f"query_embedding.layerNorm.{k}": v for k, v in torch.nn.LayerNorm(inner).state_dict().items()}
-    lists["query_embedding.query_embedding.weight"] = torch.randn(2, inner)
-    for name, shape in (("1", (1, 2 * inner)), ("2", (inner, 2 * inner)), ("3", (inner, 2 * inner))):
-        lists |= {
-            f"linear_score{name}.weight": torch.randn(shape),
-            f"linear_score{name}.bias": torch.randn(shape[0]),
-        }
-    embed = {"weight": torch.randn(inner, 32), "bias": torch.randn(inner)}
-    folder.mkdir(exist_ok=True)
-    state = {k: v.contiguous() for k, v in body.state_dict().items()}
-    lists = {k: v.clone().contiguous() for k, v in lists.items()}
-    if apart:
-        save_file(state, folder / "model.safetensors")
-        save_file(lists, folder / "list_transformer.safetensors")
-        save_file(embed, folder / "linear_in_embedding.safetensors")
-    else:
-        joined = {f"hf_model.{k}": v for k, v in state.items()} | {
-            f"list_transformer.{k}": v for k, v in lists.items()
-        }
-        save_file(joined | {f"linear_in_embedding.{k}": v for k, v in embed.items()}, folder / "model.safetensors")
-    saved = json.loads(config.to_json_string(use_diff=False)) | {"architectures": ["ListConRankerModel"]}
-    (folder / "config.json").write_text(json.dumps(saved))
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def list_con_ranker_by_hand(folder: Path, topic: Candidates) -> np.ndarray:

@@ -13,33 +13,8 @@ from safetensors.torch import save_file
 from sparring.rerank.errors import InputError
 from sparring.rerank.executors.open import open_scorer
 from sparring.rerank.models.loading import load
+from tiny_families import allrank_state
 from tiny_models import tiny_topics, whole
-
-
-def allrank_state(
-    width: int, inner: int = 12, feed: int = 20, layers: int = 2, outputs: int = 1
-) -> dict[str, torch.Tensor]:
-    torch.manual_seed(1)
-    state = {
-        "input_layer.layers.0.weight": torch.randn(inner, width) / 4,
-        "input_layer.layers.0.bias": torch.randn(inner),
-    }
-    for i in range(layers):
-        at = f"encoder.layers.{i}"
-        for j in range(4):
-            state[f"{at}.self_attn.linears.{j}.weight"] = torch.randn(inner, inner)
-            state[f"{at}.self_attn.linears.{j}.bias"] = torch.randn(inner)
-        for j, (rows, columns) in enumerate([(feed, inner), (inner, feed)], 1):
-            state[f"{at}.feed_forward.w_{j}.weight"] = torch.randn(rows, columns)
-            state[f"{at}.feed_forward.w_{j}.bias"] = torch.randn(rows)
-        for j in range(2):
-            state[f"{at}.sublayer.{j}.norm.a_2"] = torch.rand(inner)
-            state[f"{at}.sublayer.{j}.norm.b_2"] = torch.randn(inner)
-    state |= {"encoder.norm.a_2": torch.rand(inner), "encoder.norm.b_2": torch.randn(inner)}
-    return state | {
-        "output_layer.w_1.weight": torch.randn(outputs, inner),
-        "output_layer.w_1.bias": torch.randn(outputs),
-    }
 
 
 @pytest.mark.parametrize("outputs", [1, 4])

@@ -2,57 +2,21 @@
 
 from __future__ import annotations
 
-import copy
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_models
 import torch
 from safetensors.torch import load_file, save_file
 from sparring.rerank.engine.engine import Engine
 from sparring.rerank.engine.token_store import TokenStore
 from sparring.rerank.errors import InputError
-from sparring.rerank.models.checkpoints import Checkpoint
 from sparring.rerank.models.families.encoders import pair_rm
 from sparring.rerank.models.loading import load
+from tiny_families import TINY, save_pair_rm
 from tiny_models import tiny_topics
 from tiny_pairs import PAIRS, logit
-
-
-def save_pair_rm(folder: Path, layout: str = "hf", tasks: int = 1) -> Path:
-    """A tiny random PairRM in the layout of PairRM-hf or of the original."""
-    from transformers import DebertaV2Model
-
-    tokenizer = copy.deepcopy(tiny_models.wordpiece())
-    tokenizer.add_tokens(["<|source|>", "<|candidate1|>", "<|candidate2|>", "<|candidate|>"])
-    ids = {f"{name}_prefix_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>") for name, token in MARKERS.items()}
-    config = tiny_models.classifier_config("deberta-v2", len(tokenizer), positions=512)
-    if layout == "original":
-        config = pair_rm._config(Checkpoint("x", folder, {"model_name": TINY}, ()), len(tokenizer))
-    torch.manual_seed(3)
-    body = DebertaV2Model(config)
-    tiny_models.enlarge(body)
-    width = config.hidden_size
-    state = {f"pretrained_model.{name}": value.contiguous() for name, value in body.state_dict().items()}
-    state |= {"head_layer.1.weight": torch.randn(width, 2 * width) / 4, "head_layer.1.bias": torch.randn(width)}
-    state |= {"head_layer.4.weight": torch.randn(tasks, width), "head_layer.4.bias": torch.randn(tasks)}
-    folder.mkdir(parents=True)
-    save_file(state, folder / "model.safetensors")
-    content = config.to_dict() | ids | {"architectures": ["DebertaV2PairRM"], "n_tasks": tasks, "drop_out": 0.05}
-    if layout == "original":
-        content = {"ranker_type": "pairranker", "model_type": "deberta", "model_name": TINY, "n_tasks": tasks}
-    (folder / "config.json").write_text(json.dumps(content))
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-MARKERS = {"source": "source", "cand": "candidate", "cand1": "candidate1", "cand2": "candidate2"}
-
-
-TINY = "microsoft/deberta-v3-tiny"
 
 
 @pytest.mark.parametrize(("layout", "tasks"), [("hf", 1), ("hf", 3), ("original", 1)])

@@ -7,37 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_models
 import torch
 from safetensors.torch import load_file, save_file
 from sparring.rerank.engine.engine import Engine
 from sparring.rerank.errors import InputError
 from sparring.rerank.models.loading import load
+from tiny_families import save_webis
 from tiny_models import everything, tiny_topics
-
-
-def save_webis(folder: Path, prefix: str = "", bias: bool = False) -> Path:
-    """A tiny monoELECTRA in the webis layout."""
-    from transformers import ElectraModel
-
-    tokenizer = tiny_models.wordpiece()
-    config = tiny_models.classifier_config("electra", len(tokenizer))
-    torch.manual_seed(0)
-    body = ElectraModel(config)
-    tiny_models.enlarge(body)
-    state = {prefix + name: value.contiguous() for name, value in body.state_dict().items()}
-    state["linear.weight"] = torch.randn(1, config.hidden_size)
-    if bias:
-        state["linear.bias"] = torch.randn(1)
-    folder.mkdir(exist_ok=True)
-    save_file(state, folder / "model.safetensors")
-    content = config.to_dict() | {
-        "model_type": "cross-encoder", "architectures": ["CrossEncoderElectraModel"], "backbone_model_type": "electra",
-        "query_length": 6, "doc_length": 20, "pooling_strategy": "first",
-    }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(content))
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.mark.parametrize(("prefix", "bias"), [("", False), ("electra.", True)])

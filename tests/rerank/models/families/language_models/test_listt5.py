@@ -7,48 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_generators
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from sparring.rerank.errors import UsageError
 from sparring.rerank.executors.open import open_scorer
 from sparring.rerank.models.families.language_models.listt5 import complete
 from sparring.rerank.models.loading import load
 from sparring.rerank.vocabulary import Candidates
+from tiny_families import save_listt5
 from tiny_models import tiny_topics, whole
-
-
-def save_listt5(folder: Path, wrapped: bool = True) -> Path:
-    """A tiny random ListT5 with the indices 1 to 5 in its vocabulary."""
-    from tokenizers import Tokenizer
-    from transformers import PreTrainedTokenizerFast
-
-    saved = tiny_generators.save_t5(folder)
-    whole = json.loads((saved / "tokenizer.json").read_text())
-    words = [row for row in whole["model"]["vocab"] if row[0] not in [f"\u2581{i}" for i in range(10)]]
-    whole["model"]["vocab"] = words[:-9] + [[f"\u2581{i}", -3.0] for i in range(1, 10)]
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(json.dumps(whole)),
-        pad_token="<pad>",
-        eos_token="</s>",
-        unk_token="<unk>",
-    )
-    tokenizer.save_pretrained(saved)
-    state = load_file(saved / "model.safetensors")
-    if wrapped:
-        state = {
-            f"encoder.{k.replace('.block.', '.block.', 1)}" if k.startswith("encoder.") else k: v
-            for k, v in state.items()
-        }
-        state = {
-            ".".join([*k.split(".")[:4], "module", *k.split(".")[4:]])
-            if k.startswith("encoder.encoder.block")
-            else k: v
-            for k, v in state.items()
-        }
-        assert "encoder.encoder.block.0.module.layer.0.SelfAttention.q.weight" in state
-    save_file(state, saved / "model.safetensors")
-    return saved
 
 
 def generated(folder: Path, topic: Candidates, members: list[int]) -> list[int]:
