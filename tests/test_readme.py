@@ -6,7 +6,6 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,14 +56,6 @@ def test_its_commands_are_read_by_the_parser(line: str, monkeypatch: pytest.Monk
     for flag, known in (("schedule", registry.schedules), ("aggregator", registry.aggregators)):
         if spec := getattr(read, flag, None):
             known.parse(spec)
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda p: p.name)
-def test_the_first_line_of_a_config_is_its_command(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    first = path.read_text("utf-8").splitlines()[0].removeprefix("# ")
-    assert f"--config {path.relative_to(ROOT)}" in first
-    assert options(first).config == path.relative_to(ROOT)
 
 
 def test_files_and_targets_that_it_names_exist() -> None:

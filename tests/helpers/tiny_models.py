@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from sparring.rerank.engine.batches import Batch
 from sparring.rerank.engine.shards import build_shard
@@ -233,3 +235,16 @@ def hugging_face(folder: Path, topics: list[Candidates], length: int) -> np.ndar
             logits = model(**encoded).logits
         rows.append(logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0])
     return torch.cat(rows).numpy()
+
+
+def tokenised(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """From now on, how often each text is handed to a tokenizer by a `TokenStore`."""
+    given: Counter[str] = Counter()
+    encode = TokenStore._encode
+
+    def counted(store: TokenStore, texts: list[str]) -> list[list[int]]:
+        given.update(texts)
+        return encode(store, texts)
+
+    monkeypatch.setattr(TokenStore, "_encode", counted)
+    return given

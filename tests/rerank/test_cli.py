@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sparring.rerank.cli import main
 from sparring.rerank.commands.config import config_flags, config_text, parse
+from sparring.rerank.commands.list import KINDS
 from sparring.rerank.commands.options import CommonOptions
 from sparring.rerank.errors import MissingResourceError, UsageError
 
@@ -52,9 +55,10 @@ def test_yaml_and_flags_meet_in_one_parser(tmp_path: Path) -> None:
 
 
 def test_flags_win_over_yaml(tmp_path: Path) -> None:
-    assert (
-        read(tmp_path, "rate: 3\nflag: false\nseeds: [4]\n", "--rate", "5", "--flag", "--seeds", "1").rate == 5.0
+    options = read(
+        tmp_path, "rate: 3\nflag: false\nseeds: [4]\nlimit: 2\n", "--rate", "5", "--flag", "--seeds", "1"
     )
+    assert (options.rate, options.flag, options.seeds, options.limit) == (5.0, True, (1,), 2)
 
 
 def test_every_unknown_key_is_named_at_once(tmp_path: Path) -> None:
@@ -123,10 +127,14 @@ def test_help_imports_no_framework() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
-@pytest.mark.parametrize("kind", ["models", "schedules", "aggregators", "losses", "sources", "measures"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_list_prints_one_entry_per_component(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", kind]) == 0
-    assert len(capsys.readouterr().out.splitlines()) >= 3
+    shown = capsys.readouterr().out.splitlines()
+    module, name = KINDS[kind]
+    names = [entry for entry, _ in getattr(importlib.import_module(module), name)]
+    listed = [re.split(r"[(\s]", line)[0] for line in shown if not line.startswith(" ")]
+    assert listed == names and len(names) >= 2
 
 
 def test_doctor_fits_one_screen(capsys: pytest.CaptureFixture[str]) -> None:

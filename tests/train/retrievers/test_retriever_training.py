@@ -201,10 +201,16 @@ def test_gradient_caching_changes_no_gradient(start: Path) -> None:
 
     texts = [sentence(random.Random(i), 3 + 4 * i) for i in range(6)]
     found: list[Tensor] = []
+    calls = [0, 0]
     for caching in (False, True):
         model = Retriever(str(start), BiEncoderKind(), 32, 0.2).model.train()
+        for module in model.modules():
+            module.register_forward_pre_hook(
+                lambda *_, caching=caching: calls.__setitem__(caching, calls[caching] + 1)
+            )
         torch.manual_seed(3)
         vectors = embed(model, model.preprocess(texts), VECTOR, 50, caching)
         (vectors**3).sum().backward()
         found.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-6)
+    assert calls[1] > 1.5 * calls[0]  # it is computed twice indeed

@@ -23,8 +23,6 @@ from sparring.rerank.errors import MissingPrerequisiteError
 from sparring.rerank.search.bm25 import BM25
 
 HALVES = ("train", "test")
-PINNED = all(metadata.version(name) == version for name, version in pydocs.PACKAGES.items())
-pinned = pytest.mark.skipif(not PINNED, reason="needs the pinned packages: pip install -c constraints.txt")
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +34,7 @@ def test_versions_are_those_of_the_constraints() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if "==" in line)
     assert {name: pins[name] for name in pydocs.PACKAGES} == pydocs.PACKAGES
+    assert {name: metadata.version(name) for name in pydocs.PACKAGES} == pydocs.PACKAGES, "make install"
 
 
 def test_size_and_shape(collection: list[pydocs.Document]) -> None:
@@ -63,7 +62,6 @@ def test_known_names_are_under_their_public_path(collection: list[pydocs.Documen
     }
 
 
-@pinned
 def test_content_is_what_was_judged(collection: list[pydocs.Document]) -> None:
     assert pydocs.content_hashes(collection) == pydocs.judged_hashes()
 
@@ -81,12 +79,10 @@ def test_questions_and_grades() -> None:
     assert all(3 in found.values() for found in grades.values())
 
 
-@pinned
 def test_every_judged_document_exists(collection: list[pydocs.Document]) -> None:
     assert {docid for _, docid, _ in pydocs.qrels()} <= {document.docid for document in collection}
 
 
-@pinned
 def test_first_stage_is_judged_deep(collection: list[pydocs.Document]) -> None:
     judged: dict[str, set[str]] = defaultdict(set)
     for qid, docid, _ in pydocs.qrels():
@@ -101,7 +97,6 @@ def test_first_stage_is_judged_deep(collection: list[pydocs.Document]) -> None:
     assert np.mean(shares) >= 0.9
 
 
-@pinned
 def test_build_is_complete_and_repeats_itself(
     tmp_path: Path, collection: list[pydocs.Document], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,7 +128,6 @@ def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines()
 
 
-@pinned
 def test_cache_is_used(tmp_path: Path, collection: list[pydocs.Document], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pydocs, "documents", lambda: collection)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -159,7 +153,7 @@ def test_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.slow
 def test_another_process_parses_the_same_and_imports_nothing(collection: list[pydocs.Document]) -> None:
     code = (
-        "import sys; from sparring.rerank import pydocs; "
+        "import sys; from sparring.rerank.data.pydocs import collection as pydocs; "
         "print(pydocs.content_hashes(pydocs.documents())['all'], "
         "sorted({'numpy', 'scipy', 'sklearn', 'networkx', 'pandas'} & set(sys.modules)))"
     )

