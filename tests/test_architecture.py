@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -35,6 +36,7 @@ RULES = {
     "rerank/rounds": "",
     "rerank/passages": "",
     "rerank/vocabulary": "",
+    "rerank/stats": "",
     "rerank/registry": "",
     "rerank/console": "",
     "rerank/errors": "",
@@ -240,6 +242,15 @@ def test_names_of_test_modules_are_their_own() -> None:
 def test_tests_lie_where_their_code_lies() -> None:
     folders = {path.parent.relative_to(ROOT / "tests") for path in TESTS if path.name.startswith("test_")}
     assert {str(folder) for folder in folders if not (ROOT / folder).is_dir()} == set()
+
+
+def test_the_suite_and_its_children_are_away_from_home() -> None:
+    names = ("XDG_CACHE_HOME", "HF_HOME", "MPLCONFIGDIR")
+    code = f"import os, pathlib; print(pathlib.Path.home(), *(os.environ[name] for name in {names}), sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    home, *caches = map(Path, done.stdout.split("\n")[:-1])
+    assert home.is_relative_to(tempfile.gettempdir()) and len(caches) == len(names)
+    assert all(folder.is_relative_to(home) for folder in caches)
 
 
 # the wheel

@@ -17,8 +17,8 @@ from functools import cached_property
 from pathlib import Path
 
 TREES = ("rerank", "eval", "train")
-GROUND = ("rerank/vocabulary", "rerank/registry", "rerank/console", "rerank/errors")
-"""What every room may import."""
+GROUND = ("rerank/vocabulary", "rerank/stats", "rerank/registry", "rerank/console", "rerank/errors")
+"""What every room may import; `rerank/stats` are the counts that the vocabulary's scorers keep."""
 
 
 @dataclass(frozen=True)

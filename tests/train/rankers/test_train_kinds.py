@@ -268,6 +268,9 @@ def test_a_set_encoder_learns_novelty(starts: dict[str, Path]) -> None:
     assert groups[0, 0] == groups[0, 3] >= 0 and (groups[1] == -1).all()
     scores = ranker(inputs["batches"], inputs["order"], inputs["table"])
     losses.parse("duplicate_ranknet")(scores, inputs["labels"], inputs["mask"]).backward()
+    gradients = [weights.grad for weights in ranker.parameters() if weights.grad is not None]
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert sum(float(gradient.abs().sum()) for gradient in gradients) > 0
 
 
 def test_a_list_with_a_twin_is_one_longer(starts: dict[str, Path]) -> None:
