@@ -51,6 +51,7 @@ def test_smallest_budget_and_front() -> None:
 
     lines = [line(10, 0.5), line(20, 0.7), line(30, 0.6), line(40, 0.8)]
     assert [item.budget for item in front(lines)] == ["10", "20", "40"]
+    assert [item.mean for item in front([line(10, 0.4), *lines])] == [0.5, 0.7, 0.8]  # of equal cost the best
     chosen = smallest(lines, [True, False, True, True])
     assert chosen is not None and chosen.budget == "30"
     assert smallest(lines, [True, True, True, False]) is None
