@@ -114,6 +114,9 @@ class Play:
             if len(self.asked):
                 return self.asked
             reply = self._take(np.empty(0))  # a pointwise model has scored all of these already
+            if self._truncated:
+                self._rounds.close()
+                return None
 
     def _cut(self, members: Groups) -> Groups:
         """Keeps what the budget still pays for: ordered pairs for pairs, groups otherwise."""

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from sparring.rerank.errors import UsageError
 from sparring.rerank.pipeline import Ranked, rerank
+from sparring.rerank.registry import schedules
 from sparring.rerank.rounds import Order, pairs_within, topic_rng
 from sparring.rerank.vocabulary import Candidates, Groups, Outcomes, Preferences, Scorer, Sink
 
@@ -149,6 +150,13 @@ def test_a_budget_is_never_exceeded(order: Order, kept: int) -> None:
         len({tuple(sorted(e)) for e in zip(ranked.preferences.first, ranked.preferences.second, strict=True)})
         == kept
     )
+
+
+def test_a_round_that_the_budget_cuts_ends_the_play_of_a_pointwise_model_too() -> None:
+    """All candidates are scored in the first round; the second is cut, and there is nothing left to ask."""
+    strengths = np.random.default_rng(0).normal(size=6).tolist()  # three pairs a round
+    (ranked,) = rerank([topic(strengths)], Table(1), schedules.parse("swiss(rounds=3)"), WinRate(), budget=5)
+    assert len(ranked.preferences.first) == 5 and ranked.calls == 6
 
 
 def test_quarantined_groups_stay_out_of_the_preferences() -> None:
