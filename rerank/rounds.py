@@ -23,6 +23,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from .errors import UsageError
 from .vocabulary import Candidates, Groups, Outcomes, Preferences, Schedule
@@ -159,7 +160,7 @@ class Play:
             return self._from_scores(np.where(self._members >= 0, self.scores[self._members], np.nan))
         if self.width is None:
             if self._pairs:
-                outcomes = sigmoid(outcomes[:, 0] - outcomes[:, 1])
+                outcomes = expit(outcomes[:, 0] - outcomes[:, 1])
             else:
                 self._remember(outcomes)
                 return self._from_scores(outcomes)
@@ -175,7 +176,7 @@ class Play:
         if self.schedule.width == 1:
             return scores
         if self._pairs:
-            probability = sigmoid(scores[:, 0] - scores[:, 1])
+            probability = expit(scores[:, 0] - scores[:, 1])
             self._edges.append((self._members[:, 0], self._members[:, 1], probability))
             return probability
         left, right = np.triu_indices(self._members.shape[1], 1)
@@ -218,8 +219,3 @@ def pair_mean(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[n
     """The mean of two arrays where both are known, else whichever is."""
     both = (one + other) / 2
     return np.where(np.isnan(one), other, np.where(np.isnan(other), one, both))
-
-
-def sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The logistic function, exact at both ends."""
-    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * x)))

@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
-from ...rerank.rounds import sigmoid, topic_rng
+from ...rerank.rounds import topic_rng
 from ...rerank.vocabulary import Preferences
 from ..measures.batched import Judged, RankValue, pad
 
@@ -76,7 +77,7 @@ class World:
         """P(i beats j), i shown first, (n, n); NaN on the diagonal."""
         utility = judge.grade * np.maximum(self.grades, 0) + judge.document_error * self.error
         logits = utility[:, None] - utility + judge.order_bias
-        matrix: Floats = sigmoid(logits + judge.pair_error * self.pair + judge.order_error * self.order)
+        matrix: Floats = expit(logits + judge.pair_error * self.pair + judge.order_error * self.order)
         np.fill_diagonal(matrix, np.nan)
         return matrix
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 
 from ...rerank.aggregators.bradley_terry import BradleyTerry
 from ...rerank.data.preferences import write_preferences
@@ -25,7 +26,6 @@ from ...rerank.data.runs import write_run
 from ...rerank.errors import MissingPrerequisiteError
 from ...rerank.pipeline import rerank
 from ...rerank.registry import aggregators, schedules
-from ...rerank.rounds import sigmoid
 from ...rerank.vocabulary import Candidates, Preferences
 from ..bench.simulator import Judge, make_world, preferences
 from ..bench.stored_pairs import StoredScorer
@@ -62,7 +62,7 @@ def sampled(topics: int, candidates: int, comparisons: int, seed: int = 0) -> Pr
     first = rng.integers(candidates, size=topics * comparisons)
     second = (first + rng.integers(1, candidates, size=len(first))) % candidates
     topic = np.repeat(np.arange(topics), comparisons)
-    won = rng.random(len(first)) < sigmoid(skill[topic, first] - skill[topic, second])
+    won = rng.random(len(first)) < expit(skill[topic, first] - skill[topic, second])
     return Preferences(
         np.full(topics, candidates),
         np.arange(topics + 1) * comparisons,

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from .. import console, registry
 from ..data.atomic import check_output
@@ -15,7 +16,6 @@ from ..data.meta import write_meta
 from ..data.runs import write_run
 from ..errors import PartialSuccessError, UsageError
 from ..pipeline import Ranked
-from ..rounds import sigmoid
 from ..search.fusion import scaled
 from .job import Job, discard_ledger, plan, prepare, ranked_topics
 from .options import RunOptions, ScoringOptions
@@ -99,7 +99,7 @@ def topics(
     """(qid, docids, scores) of every topic: reranked candidates first, the rest of the run below, in its order."""
     for ranked in results:
         cost.add(ranked)
-        scores = sigmoid(ranked.scores) if options.score_transform == "sigmoid" else ranked.scores
+        scores = expit(ranked.scores) if options.score_transform == "sigmoid" else ranked.scores
         if options.interpolate < 1:
             first = scaled(ranked.candidates.scores)
             scores = options.interpolate * scaled(scores) + (1 - options.interpolate) * first

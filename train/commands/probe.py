@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from ...rerank import console, registry
 from ...rerank.commands.options import CommonOptions, DatasetOptions, RunOptions
@@ -19,7 +20,6 @@ from ...rerank.data.candidates import CandidateSet, candidates
 from ...rerank.data.meta import write_meta
 from ...rerank.data.runs import Topic, read_run, write_run
 from ...rerank.errors import InputError, UsageError
-from ...rerank.rounds import sigmoid
 from ...rerank.vocabulary import Candidates, Preferences
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def scored(
             yield said[:size, 0] - said[:size, 1] if said.shape[1] == 2 else said[:size, 0]
             continue
         first, second = np.triu_indices(size, 1)
-        said = sigmoid(said[: len(first)])
+        said = expit(said[: len(first)])
         wins = (said[:, 0] + 1.0 - said[:, 1]) / 2
         preferences = Preferences(
             sizes=np.array([size]),

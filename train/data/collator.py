@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from ...rerank.engine.shards import build_shard
 from ...rerank.engine.templates import Template, Truncation
 from ...rerank.engine.token_store import TokenStore
-from ...rerank.rounds import Play, sigmoid, topic_rng
+from ...rerank.rounds import Play, topic_rng
 from ...rerank.vocabulary import Candidates, Groups, Schedule
 from .mixture import Example
 from .near_duplicates import near_duplicates
@@ -162,7 +163,7 @@ def sampled_pairs(sampler: Schedule, topic: Candidates, seed: int) -> Groups:
     groups = play.start()
     while groups is not None:
         asked.append(groups)
-        groups = play.answer(sigmoid(labels[groups[:, 0]] - labels[groups[:, 1]]))
+        groups = play.answer(expit(labels[groups[:, 0]] - labels[groups[:, 1]]))
     found = np.concatenate(asked) if asked else rng.permutation(len(ranking))[None, :2]
     return ranking[found]
 

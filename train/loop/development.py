@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from ...eval.measures.catalogue import measure_run, parse_measures
 from ...eval.measures.qrels import Qrels, read_qrels
@@ -17,7 +18,6 @@ from ...rerank.data.datasets import open_dataset
 from ...rerank.data.runs import Run, read_run
 from ...rerank.errors import InputError, MissingResourceError
 from ...rerank.pipeline import rerank
-from ...rerank.rounds import sigmoid
 from ...rerank.vocabulary import Aggregator, Candidates, Groups, Outcomes, Schedule, Sink
 from ..data.collator import Collator
 from ..rankers.ranker import Ranker
@@ -80,7 +80,7 @@ class TrainedScorer:
         scores = self.ranker(inputs["batches"], inputs["order"], inputs["table"]).double().cpu().numpy()
         parts = np.split(scores, np.cumsum([len(rows) for rows in groups])[:-1])
         if self.width == 2:
-            return [sigmoid(part[:, 0] - part[:, 1]) for part in parts]
+            return [expit(part[:, 0] - part[:, 1]) for part in parts]
         return [
             np.where(rows >= 0, part[:, : rows.shape[1]], np.nan) for rows, part in zip(groups, parts, strict=True)
         ]

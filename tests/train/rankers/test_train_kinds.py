@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy.special import expit
 from sparring.rerank import registry
 from sparring.rerank.cli import main
 from sparring.rerank.executors.open import open_scorer
 from sparring.rerank.models.attention.post_norm import PostNormEncoder
 from sparring.rerank.models.loading import load
-from sparring.rerank.rounds import sigmoid
 from sparring.rerank.vocabulary import Candidates, Groups
 from sparring.train.data.collator import Collator, sampled_pairs
 from sparring.train.data.mixture import Example
@@ -188,7 +188,7 @@ def test_late_pairs_start_as_the_pointwise_model(architecture: str, labels: int,
     scores = pointwise([one], [np.arange(6, dtype=np.int32)[:, None]])[0][:, 0]
     ranker = kinds.parse("late_pair(rank=3)").start(Start(str(folder)))
     found = said(ranker, [one])
-    np.testing.assert_allclose(found, sigmoid(scores[pairs[:, 0]] - scores[pairs[:, 1]]), atol=1e-6)
+    np.testing.assert_allclose(found, expit(scores[pairs[:, 0]] - scores[pairs[:, 1]]), atol=1e-6)
     assert np.std(found) > 0.005
 
 

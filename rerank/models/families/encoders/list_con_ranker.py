@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 from torch import nn
 
 from ....engine.batches import Batch
@@ -29,7 +30,6 @@ from ....engine.stats import observe_memory
 from ....engine.templates import Constant, Template, Text, Truncation
 from ....errors import InputError
 from ....registry import families
-from ....rounds import sigmoid
 from ....stats import Stats
 from ....vocabulary import Candidates, Groups, Outcomes, Sink
 from ...attention.packed import attach, packed_kwargs
@@ -201,14 +201,14 @@ def in_rounds(logits: Any, members: NDArray[np.int64]) -> NDArray[np.float64]:
     """
     scores, left, number = np.zeros(len(members)), members, 0
     while len(left) > SMALL:
-        said = sigmoid(logits(left))
+        said = expit(logits(left))
         drop = max(LEAST, int(np.ceil(SHARE * len(left))))
         out = said <= np.partition(said, drop - 1)[drop - 1]
         scores[left] = said + number
         if out.all():  # nothing tells the rest apart
             return scores
         left, number = left[~out], number + 1
-    scores[left] = sigmoid(logits(left)) + number
+    scores[left] = expit(logits(left)) + number
     return scores
 
 
