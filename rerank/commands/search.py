@@ -110,7 +110,7 @@ def main(options: Options) -> None:
 
 def _search_words(options: Options, dataset: Dataset) -> None:
     """Scores the collection by BM25, and writes the run and its meta file."""
-    from ..search.bm25 import BM25
+    from ..search.bm25 import BM25, K1, B
     from ..search.index import as_topics
 
     if options.index is not None or options.adaptive is not None:
@@ -129,7 +129,7 @@ def _search_words(options: Options, dataset: Dataset) -> None:
     written = write_run(options.output, as_topics(list(queries), ids, *found), options.tag)
     seconds = round(time.perf_counter() - start, 3)
     inputs = dataset.files() | ({"allow_ids": options.allow_ids} if options.allow_ids else {})
-    details = {"model": LEXICAL, "k1": 0.9, "b": 0.4, "depth": options.depth, "seconds": seconds}
+    details = {"model": LEXICAL, "k1": K1, "b": B, "depth": options.depth, "seconds": seconds}
     write_meta(options.output, options.tag, inputs, details, embed=options.embed_metadata)
     console.log.info("%s: %d lines of %d topics in %.1f s", options.output, written.lines, written.topics, seconds)
 

@@ -1,30 +1,42 @@
-"""BM25 over a collection in memory: a first stage without a model, for collections that fit there."""
+"""BM25 over a collection in memory, by bm25s: a first stage without a model, for collections that fit there."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Any
 
+import bm25s
 import numpy as np
+import Stemmer
 from numpy.typing import NDArray
-from scipy import sparse
 
+K1, B = 0.9, 0.4
+"""Anserini's parameters."""
 WORD = re.compile(r"\w+")
 STOP = frozenset(
     """a an and are as at be but by for if in into is it no not of on or such that the their then there these they
     this to was will with""".split()  # noqa: SIM905
 )
 """The stop words of Lucene's English analyser."""
-CHUNK = 256
-"""Queries that are scored at once."""
+
+
+@lru_cache(1 << 20)
+def _stem(word: str) -> str:
+    stem: str = _porter().stemWord(word) if len(word) > 2 else word  # as Lucene; of "s" nothing would be left
+    return stem
+
+
+@cache
+def _porter() -> Any:
+    return Stemmer.Stemmer("porter")
 
 
 def words(text: str) -> list[str]:
-    """Lower-case runs of word characters without stop words; no stemming."""
-    return [word for word in WORD.findall(text.lower()) if word not in STOP]
+    """Lower-case runs of word characters without stop words, each cut to its stem (Porter's, as in Lucene)."""
+    return [_stem(word) for word in WORD.findall(text.lower()) if word not in STOP]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,42 +49,26 @@ class BM25:
     """
 
     vocabulary: dict[str, int]
-    weights: Any
-    """Sparse, (words, documents)."""
+    size: int
+    index: Any
+    """What bm25s knows of the collection; None where no document has a word."""
 
     @staticmethod
-    def of(texts: Iterable[str], k1: float = 0.9, b: float = 0.4) -> BM25:
+    def of(texts: Iterable[str], k1: float = K1, b: float = B) -> BM25:
         """Weights of the documents with these texts, in their order."""
         vocabulary: dict[str, int] = {}
-        terms: list[int] = []
-        counts: list[int] = []
-        distinct: list[int] = []
-        for text in texts:
-            found = Counter(words(text))
-            terms.extend(vocabulary.setdefault(word, len(vocabulary)) for word in found)
-            counts.extend(found.values())
-            distinct.append(len(found))
-        total = len(distinct)
-        term, tf = np.array(terms, np.int64), np.array(counts, np.float64)
-        document = np.repeat(np.arange(total), distinct)
-        length = np.bincount(document, tf, total)
-        df = np.bincount(term, minlength=len(vocabulary))
-        idf = np.log1p((total - df + 0.5) / (df + 0.5))
-        norm = k1 * (1 - b + b * length / max(length.mean(), 1e-9)) if total else length
-        values = (idf[term] * tf / (tf + norm[document])).astype(np.float32)
-        return BM25(vocabulary, sparse.csr_array((values, (term, document)), shape=(len(vocabulary), total)))
+        documents = [[vocabulary.setdefault(word, len(vocabulary)) for word in words(text)] for text in texts]
+        index = None
+        if vocabulary:
+            index = bm25s.BM25(k1=k1, b=b, method="lucene", backend="numpy")
+            index.index((documents, vocabulary), create_empty_token=False, show_progress=False)
+        return BM25(vocabulary, len(documents), index)
 
     def scores(self, queries: Sequence[str]) -> NDArray[np.float32]:
         """The score of every document for every query, (queries, documents)."""
-        found = [Counter(word for word in words(query) if word in self.vocabulary) for query in queries]
-        columns = [self.vocabulary[word] for query in found for word in query]
-        rows = np.repeat(np.arange(len(found)), [len(query) for query in found])
-        values = [float(number) for query in found for number in query.values()]
-        asked = sparse.csr_array(
-            (np.array(values, np.float32), (rows, np.array(columns, np.int64))),
-            shape=(len(queries), len(self.vocabulary)),
-        )
-        dense: NDArray[np.float32] = (asked @ self.weights).toarray()
+        dense = np.zeros((len(queries), self.size), np.float32)
+        for row, query in zip(dense, queries, strict=True):
+            row[:] = self._scores(query)
         return dense
 
     def search(
@@ -81,22 +77,33 @@ class BM25:
         """Positions and scores of the best documents, best first, each (queries, depth).
 
         Documents that share no word with the query are not found: -1 fills their places. Equal scores keep the
-        collection's order. ``allowed`` are the only positions that may be found.
+        collection's order, which is why bm25s's own selection is not used. ``allowed`` are the only positions
+        that may be found.
         """
-        total = self.weights.shape[1]
-        depth = min(depth, total)
-        closed = np.ones(total, np.bool_)
+        depth = min(depth, self.size)
+        closed = np.ones(self.size, np.bool_)
         closed[slice(None) if allowed is None else allowed] = False
         places = np.empty((len(queries), depth), np.int64)
         scores = np.empty((len(queries), depth), np.float32)
-        for start in range(0, len(queries), CHUNK):
-            part = self.scores(queries[start : start + CHUNK])
-            part[:, closed] = 0.0
-            for row, values in enumerate(part, start):
-                near = np.argpartition(-values, depth - 1)[:depth] if depth < total else np.arange(total)
-                tied = np.flatnonzero(values == values[near].min())  # those at the cut, in collection order
-                near = np.concatenate([near[values[near] > values[near].min()], tied])
-                order = near[np.lexsort((near, -values[near]))][:depth]
-                places[row] = np.where(values[order] > 0, order, -1)
-                scores[row] = values[order]
+        for row, query in enumerate(queries):
+            values = np.where(closed, np.float32(0), self._scores(query))
+            order = _best(values, depth)
+            places[row] = np.where(values[order] > 0, order, -1)
+            scores[row] = values[order]
         return places, scores
+
+    def _scores(self, query: str) -> NDArray[np.float32]:
+        known = [self.vocabulary[word] for word in words(query) if word in self.vocabulary]
+        if not known:
+            return np.zeros(self.size, np.float32)
+        found: NDArray[np.float32] = self.index.get_scores_from_ids(known)
+        return found
+
+
+def _best(values: NDArray[np.float32], depth: int) -> NDArray[np.int64]:
+    """Positions of the highest values, (depth,); equal values in their order, also at the cut."""
+    if not depth:
+        return np.empty(0, np.int64)
+    least = np.partition(values, len(values) - depth)[len(values) - depth]
+    near = np.flatnonzero(values >= least)
+    return near[np.argsort(-values[near], kind="stable")][:depth]
