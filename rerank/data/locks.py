@@ -1,23 +1,25 @@
-"""One process at a time: a lock file with host and pid; others wait or are refused, a stale one is reclaimed."""
+"""One process at a time: a lock file, locked by filelock, that says who holds it; others wait or are refused."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
 import json
+import math
 import os
 import platform
-import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+
+from ..console import command
 from ..errors import SparringError
 
-HEARTBEAT_S = 30.0
-ABANDONED_S = 600.0
-"""A lock of another host counts as abandoned when its holder has not touched it for this long."""
+POLL_S = 0.2
+WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+"""Answers of file systems without ``flock``; there the existence of ``<target>.lock.held`` is the lock."""
 
 
 class LockedError(SparringError):
@@ -26,12 +28,15 @@ class LockedError(SparringError):
     exit_code = 6
 
 
+class _Removed(Exception):
+    """The file that was locked is not the one at the path: its last holder removed it meanwhile."""
+
+
 class Lock:
     """Holds ``<target>.lock`` until `release`.
 
-    The file appears with its content by a hard link, which is atomic on network file systems too. A lock is stale
-    if its process on this host is gone (a recycled pid is told apart by its start time), or if its holder on
-    another host has not touched it for `ABANDONED_S` seconds, by the clock of the file system.
+    The system drops the lock of a process that ends in whatever way, so what a dead process left never blocks. On
+    NFS the server keeps the lock, and drops those of clients that are gone.
 
     Args:
         target: what is locked; the lock file lies beside it.
@@ -43,65 +48,26 @@ class Lock:
 
     def __init__(self, target: Path, wait_s: float = 0.0) -> None:
         self.path = target.with_name(target.name + ".lock")
-        self._content = json.dumps(
-            {"host": platform.node(), "pid": os.getpid(), "process": _process(os.getpid()), "since": _now()}
-        )
         deadline = time.monotonic() + wait_s
-        while not self._try():
-            if time.monotonic() >= deadline:
-                raise LockedError(self._refusal(target))
-            time.sleep(min(0.2, max(0.0, deadline - time.monotonic())))
-        self._released = threading.Event()
-        threading.Thread(target=self._beat, name="lock heartbeat", daemon=True).start()
+        try:
+            try:
+                self._lock: BaseFileLock = _flocked(self.path, deadline)
+            except OSError as error:
+                if error.errno not in WITHOUT_LOCKS:
+                    raise
+                self.path.unlink(missing_ok=True)  # it says nothing where it cannot be locked
+                self.path = target.with_name(target.name + ".lock.held")
+                self._lock = SoftFileLock(self.path, thread_local=False)
+                self._lock.acquire(_left(deadline), POLL_S)
+        except Timeout:
+            raise LockedError(_refusal(target, self.path)) from None
 
     def release(self) -> None:
-        """Removes the lock file, if it is still ours; calling it twice is harmless."""
-        if not self._released.is_set():
-            self._released.set()
-            if _read(self.path) == self._content:
-                self.path.unlink(missing_ok=True)
-
-    def _try(self) -> bool:
-        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(self._content)
-            if self._linked(temporary):
-                return True
-            return self._reclaim(temporary.stat().st_mtime) and self._linked(temporary)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-    def _linked(self, temporary: Path) -> bool:
-        with contextlib.suppress(FileExistsError):
-            os.link(temporary, self.path)
-            return True
-        return False
-
-    def _reclaim(self, now: float) -> bool:
-        """Removes a stale lock; the folder is locked meanwhile, so that nobody removes a successor's."""
-        if not _stale(self.path, now):
-            return False
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            with contextlib.suppress(OSError):  # not every network file system can; the link still decides
-                fcntl.flock(folder, fcntl.LOCK_EX)
-            if stale := _stale(self.path, now):
-                self.path.unlink(missing_ok=True)
-            return stale
-        finally:
-            os.close(folder)
-
-    def _refusal(self, target: Path) -> str:
-        holder = _parse(_read(self.path))
-        who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')} since {holder.get('since', '?')}"
-        return f"{target} is in use by {who}: wait for it or name another file (if it is gone, delete {self.path})"
-
-    def _beat(self) -> None:
-        while not self._released.wait(HEARTBEAT_S):
-            with contextlib.suppress(OSError):
-                os.utime(self.path)
+        """Removes the lock file and gives the lock up; calling it twice is harmless."""
+        if self._lock.is_locked:
+            if isinstance(self._lock, FileLock):
+                self.path.unlink(missing_ok=True)  # still locked: who waits for this file sees that it is gone
+            self._lock.release()
 
 
 @contextlib.contextmanager
@@ -114,49 +80,53 @@ def hold(target: Path, wait_s: float = 0.0) -> Iterator[None]:
         lock.release()
 
 
-def _stale(path: Path, now: float) -> bool:
-    content = _read(path)
-    if content is None:
-        return False
-    holder = _parse(content)
-    if holder.get("host") == platform.node():
-        pid = holder.get("pid")
-        return not isinstance(pid, int) or _process(pid) is None or _process(pid) != holder.get("process")
-    with contextlib.suppress(FileNotFoundError):
-        return now - path.stat().st_mtime > ABANDONED_S
-    return False
+def _flocked(path: Path, deadline: float) -> FileLock:
+    lock = FileLock(path, thread_local=False, on_acquired=lambda handle: _sign(path, handle))
+    while True:
+        with contextlib.suppress(_Removed):
+            lock.acquire(_left(deadline), POLL_S)
+            return lock
 
 
-def _read(path: Path) -> str | None:
+def _left(deadline: float) -> float:
+    """Seconds until then as filelock counts them: -1 is for ever."""
+    return max(0.0, deadline - time.monotonic()) if math.isfinite(deadline) else -1
+
+
+def _sign(path: Path, handle: int) -> None:
+    """Writes who holds the lock into its file, once it is sure that this is the file that others find."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        if not os.path.samestat(path.stat(), os.fstat(handle)):
+            raise _Removed
     except FileNotFoundError:
-        return None
+        raise _Removed from None
+    holder = {"host": platform.node(), "pid": os.getpid(), "since": _time(time.time()), "command": command()}
+    content = json.dumps(holder).encode()
+    os.pwrite(handle, content, 0)
+    os.ftruncate(handle, len(content))
 
 
-def _parse(content: str | None) -> dict[str, object]:
+def _refusal(target: Path, path: Path) -> str:
+    holder = _holder(path)
+    who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')} since {holder.get('since', '?')}"
+    if "command" in holder:
+        who += f" ({holder['command']})"
+    return f"{target} is in use by {who}: wait for it or name another file (if it is gone, delete {path})"
+
+
+def _holder(path: Path) -> dict[str, object]:
+    """What a lock file says; one whose existence is the lock is filelock's, with a line for pid and for host."""
     try:
-        holder = json.loads(content or "{}")
-    except json.JSONDecodeError:
+        content = path.read_text(encoding="utf-8", errors="replace")
+        written = path.stat().st_mtime
+    except OSError:
         return {}
+    try:
+        holder = json.loads(content)
+    except json.JSONDecodeError:
+        return dict(zip(("pid", "host"), content.split()[:2], strict=False)) | {"since": _time(written)}
     return holder if isinstance(holder, dict) else {}
 
 
-def _process(pid: int) -> str | None:
-    """What tells this process from another that had the same pid; None if there is no such process."""
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        pass
-    except (ProcessLookupError, OverflowError):
-        return None
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""  # no /proc here: the pid alone must do
-    return None if fields[0] == "Z" else f"{boot}:{fields[19]}"
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S")
+def _time(moment: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
