@@ -1,24 +1,24 @@
-"""A client of OpenAI-compatible chat endpoints (a vLLM server, say) with nothing but the standard library.
+"""A client of OpenAI-compatible chat endpoints (a vLLM server, say) over httpx.
 
 A failed call is repeated after a growing pause, or after what ``Retry-After`` asks for. What cannot get better by
 waiting (a wrong key, an unknown model) stops at once. Redirects are refused: they would carry the key elsewhere.
+Proxies and certificates come from the environment (HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE, ...).
 """
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
+
+import httpx2 as httpx
 
 from .. import console
 from ..errors import MissingPrerequisiteError, MissingResourceError, SparringError, UsageError
@@ -64,11 +64,6 @@ class _Again(Exception):
     def __init__(self, reason: str, pause: float | None = None) -> None:
         super().__init__(reason)
         self.pause = pause
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        return None
 
 
 @dataclass(frozen=True)
@@ -121,8 +116,11 @@ class Endpoint:
 
         Raises MissingResourceError where the first calls all fail, and at once what waiting cannot mend.
         """
-        with ThreadPoolExecutor(max_workers=self.parallel, thread_name_prefix="sparring-endpoint") as pool:
-            asked = {pool.submit(self.ask, messages): index for index, messages in enumerate(questions)}
+        with (
+            self._client() as client,
+            ThreadPoolExecutor(max_workers=self.parallel, thread_name_prefix="sparring-endpoint") as pool,
+        ):
+            asked = {pool.submit(self._ask, client, messages): index for index, messages in enumerate(questions)}
             failed = 0
             try:
                 for done in as_completed(asked):
@@ -142,12 +140,25 @@ class Endpoint:
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def ask(self, messages: Messages) -> Reply:
+    def _client(self) -> httpx.Client:
+        limits = httpx.Limits(max_connections=self.parallel)
+        try:
+            return httpx.Client(timeout=self.timeout, limits=limits, headers={"Accept-Encoding": "identity"})
+        except ImportError:
+            raise MissingPrerequisiteError(
+                "the environment names a SOCKS proxy: pip install 'httpx2[socks]', or unset ALL_PROXY"
+            ) from None
+        except (ValueError, httpx.InvalidURL):  # not quoted: proxies may hold a password
+            raise UsageError("HTTP_PROXY, HTTPS_PROXY or ALL_PROXY holds no URL of a proxy: correct it") from None
+        except OSError as error:
+            raise UsageError(f"SSL_CERT_FILE or SSL_CERT_DIR cannot be read: {error}") from None
+
+    def _ask(self, client: httpx.Client, messages: Messages) -> Reply:
         """The answer to one question, after as many attempts as allowed."""
         attempt = 0
         while True:
             try:
-                reply = self._call(messages)
+                reply = self._call(client, messages)
             except _Again as reason:
                 if attempt == self.retries:
                     raise
@@ -161,45 +172,61 @@ class Endpoint:
                 )
                 return reply
 
-    def _call(self, messages: Messages) -> Reply:
+    def _call(self, client: httpx.Client, messages: Messages) -> Reply:
         body: dict[str, Any] = {"model": self.model, "messages": messages, "temperature": self.temperature}
         if self.max_tokens is not None:
             body["max_tokens"] = self.max_tokens
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        key = os.environ.get(self.key)
-        if key:
+        headers = {"Accept": "application/json"}
+        if key := self._key():
             headers["Authorization"] = f"Bearer {key}"
-        data = json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}/chat/completions", data, headers)
-        opener = urllib.request.build_opener(_NoRedirect)
         try:
-            with opener.open(request, timeout=self.timeout) as response:
-                return _read(response.read(LARGEST_REPLY))
-        except urllib.error.HTTPError as error:
-            with error:  # it holds the connection
-                reason = self._refused(error)
-            raise reason from None
-        except TimeoutError:
+            with client.stream("POST", f"{self.url}/chat/completions", json=body, headers=headers) as response:
+                if response.is_success:
+                    return _read(_body(response, LARGEST_REPLY))
+                raise self._refused(response)
+        except httpx.TimeoutException:
             raise _Again(f"timed out after {self.timeout:g} s") from None
-        except (urllib.error.URLError, http.client.HTTPException, ConnectionError) as error:
-            cause = getattr(error, "reason", error)
-            raise _Again(
-                f"timed out after {self.timeout:g} s" if isinstance(cause, TimeoutError) else str(cause)
-            ) from None
+        except httpx.RequestError as error:
+            raise _Again(self._shown(str(error) or type(error).__name__)) from None
 
-    def _refused(self, error: urllib.error.HTTPError) -> Exception:
-        detail = _message(error)
-        if error.code in (401, 403):
-            return MissingPrerequisiteError(
-                f"{self.url}: refused ({error.code}{detail}): set ${self.key} to a valid key"
+    def _key(self) -> str:
+        key = os.environ.get(self.key, "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise MissingPrerequisiteError(
+                f"${self.key} holds characters that no HTTP header can carry: set it to a valid key"
             )
-        if error.code == 404:
+        return key
+
+    def _refused(self, response: httpx.Response) -> Exception:
+        code, said = response.status_code, _message(response)
+        detail = f", {self._shown(said)[:200]}" if said else ""
+        if code in (401, 403):
+            return MissingPrerequisiteError(
+                f"{self.url}: refused ({code}{detail}): set ${self.key} to a valid key"
+            )
+        if code == 404:
             return MissingResourceError(
                 f"{self.url}: not found (404{detail}): check the URL and the model {self.model!r}"
             )
-        if error.code in (408, 409, 425, 429) or error.code >= 500:
-            return _Again(f"HTTP {error.code}{detail}", _retry_after(error.headers.get("Retry-After")))
-        return SparringError(f"{self.url}: HTTP {error.code}{detail}")
+        if code in (408, 409, 425, 429) or code >= 500:
+            return _Again(f"HTTP {code}{detail}", _retry_after(response.headers.get("Retry-After")))
+        return SparringError(f"{self.url}: HTTP {code}{detail}")
+
+    def _shown(self, text: str) -> str:
+        """What a server said, fit for a terminal: control characters as escapes, and no key in it."""
+        if key := self._key():
+            text = text.replace(key, "***")
+        return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def _body(response: httpx.Response, limit: int) -> bytes:
+    """The first ``limit`` bytes of an answer."""
+    found = bytearray()
+    for part in response.iter_bytes():
+        found += part
+        if len(found) >= limit:
+            break
+    return bytes(found[:limit])
 
 
 def _read(raw: bytes) -> Reply:
@@ -216,14 +243,14 @@ def _read(raw: bytes) -> Reply:
     return Reply(text, counts[0], counts[1], choice.get("finish_reason") != "length")
 
 
-def _message(error: urllib.error.HTTPError) -> str:
+def _message(response: httpx.Response) -> str:
     """The server's own words, if it has any."""
     try:
-        said = json.loads(error.read(4096))["error"]
+        said = json.loads(_body(response, 4096))["error"]
         text = said["message"] if isinstance(said, dict) else said
-    except (ValueError, KeyError, TypeError, OSError):
+    except (ValueError, KeyError, TypeError, httpx.RequestError):
         return ""
-    return f", {str(text)[:200]}"
+    return str(text)
 
 
 def _retry_after(value: str | None) -> float | None:
