@@ -34,10 +34,12 @@ def test_damaged_checkpoints_are_named_before_loading(tmp_path: Path) -> None:
     weights = folder / "model.safetensors"
     whole = weights.read_bytes()
     for content, message in (
-        (whole[:-100], "bytes where its header promises"),
+        (whole[:-100], r"model\.safetensors is truncated, damaged or .*not fully covered"),
         (whole[:6], "truncated"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git-lfs pointer.*git lfs pull"),
-        (b"\x10" + bytes(7) + b"not json at all!" + bytes(50), "no safetensors header"),
+        (b"\x10" + bytes(7) + b"not json at all!" + bytes(50), "no safetensors file .*JSON"),
+        (whole + b"more", "not fully covered"),
+        (whole.replace(b'"data_offsets":[0,', b'"data_offsets":[1,'), "damaged"),
         (b"", "truncated"),
     ):
         weights.write_bytes(content)
