@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 from .. import console
+from ..data.cache import cache_place
 from ..engine.processors import available_cpus
 from .options import CommonOptions
 
@@ -89,8 +90,8 @@ def _device(options: Options) -> Iterator[tuple[str, str]]:
 
 
 def _caches() -> Iterator[tuple[str, str]]:
-    home = Path.home() / ".cache"
-    cache = Path(os.environ.get("XDG_CACHE_HOME", home))
+    own = cache_place()
+    cache = own.parent
     hub = Path(os.environ.get("HF_HUB_CACHE", Path(os.environ.get("HF_HOME", cache / "huggingface")) / "hub"))
     models = sorted(p.name.removeprefix("models--").replace("--", "/") for p in hub.glob("models--*"))
     offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", "")
@@ -98,8 +99,8 @@ def _caches() -> Iterator[tuple[str, str]]:
     datasets = Path(os.environ.get("IR_DATASETS_HOME", Path.home() / ".ir_datasets"))
     found = sorted(p.name for p in datasets.glob("*") if p.is_dir()) if datasets.is_dir() else []
     yield "ir_datasets", f"{_some(found)} in {datasets}"
-    own = sorted(p.name for p in (cache / "sparring").glob("*")) if (cache / "sparring").is_dir() else []
-    yield "sparring", f"{len(own)} entries in {cache / 'sparring'}"
+    entries = list(own.glob("*")) if own.is_dir() else []
+    yield "sparring", f"{len(entries)} entries in {own}"
     yield "free space", f"{shutil.disk_usage(cache if cache.is_dir() else Path.home()).free / 2**30:.0f} GiB"
 
 

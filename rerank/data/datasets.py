@@ -13,9 +13,10 @@ from pathlib import Path
 
 from ..console import log
 from ..errors import MissingResourceError, UsageError
+from .cache import cache_folder
 from .documents import Documents, FileDocuments
 from .irds import IrdsDocuments, fetching, load, read_topics
-from .offset_index import cache_folder, turn
+from .offset_index import turn
 from .records import read_queries
 
 CORPUS_NAMES = ("corpus.jsonl", "collection.jsonl", "documents.jsonl", "collection.tsv", "corpus.tsv")

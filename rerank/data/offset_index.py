@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ..console import log, progress
 from ..errors import InputError, MissingResourceError, SparringError
+from .cache import cache_folder
 from .locks import LockedError, hold
 from .records import TEXT_KEYS, Reader, reader_of
 from .text import Problems, blocks
@@ -36,19 +37,6 @@ UNPACKED_RATIO = 4
 def id_hash(docid: str) -> int:
     """A 64-bit hash of an id, the same on every machine (BLAKE2b)."""
     return int.from_bytes(hashlib.blake2b(docid.encode(), digest_size=8).digest(), "little")
-
-
-def cache_folder(*parts: str) -> Path:
-    """``$XDG_CACHE_HOME/sparring/...`` (``~/.cache`` where unset), created."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = base.joinpath("sparring", *parts)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MissingResourceError(
-            f"{folder}: {error.strerror}: set XDG_CACHE_HOME to a folder that can be written"
-        ) from None
-    return folder
 
 
 @contextlib.contextmanager

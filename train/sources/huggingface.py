@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ...rerank.data.offset_index import cache_folder, id_hash
+from ...rerank.data.cache import cache_folder
+from ...rerank.data.offset_index import id_hash
 from ...rerank.errors import InputError, MissingPrerequisiteError, MissingResourceError
 from ..data.mixture import Row, Rows, Sampling, sources
 from .lines import together

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ...rerank.data.cache import cache_folder
 from ...rerank.data.documents import Documents
-from ...rerank.data.offset_index import cache_folder
 from ...rerank.data.text import blocks
 from ...rerank.errors import InputError
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from ...rerank.data.atomic import atomic_write
+from ...rerank.data.cache import cache_folder
 from ...rerank.data.datasets import Dataset, open_dataset
-from ...rerank.data.offset_index import cache_folder, id_hash, turn
+from ...rerank.data.offset_index import id_hash, turn
 from ...rerank.errors import InputError
 from ..data.mixture import Row, Rows, Sampling, sources
 from .irds import document_pairs

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from ...errors import MissingPrerequisiteError
 from ..atomic import atomic_write
+from ..cache import cache_folder, cache_place
 from .package_sources import Documented, public_docstrings
 from .plain_text import dedent, plain, shorten
 
@@ -93,14 +93,14 @@ def build(folder: Path | None = None) -> Path:
     """
     versions = installed_versions()
     if folder is None and versions == PACKAGES:
-        ready = _cache_folder(judged_hashes()["all"])
+        ready = cache_place(_own_name(judged_hashes()["all"]))
         if (ready / "corpus.jsonl").is_file():
             return ready
     collection = documents()
     hashes = content_hashes(collection)
     if hashes != judged_hashes():
         warnings.warn(_differences(hashes, versions, collection), stacklevel=2)
-    target = folder or _cache_folder(hashes["all"])
+    target = folder or cache_folder(_own_name(hashes["all"]))
     if folder is not None or not (target / "corpus.jsonl").is_file():
         _write(target, collection)
     return target
@@ -218,12 +218,11 @@ def _differences(hashes: dict[str, str], versions: dict[str, str], collection: l
     )
 
 
-def _cache_folder(content: str) -> Path:
+def _own_name(content: str) -> str:
     """Named by texts, questions and grades, so that a new release never meets an old folder."""
     questions = "\n".join((*_resource("topics.tsv"), *_resource("qrels.txt")))
     key = hashlib.sha256(f"{content}\n{questions}".encode()).hexdigest()[:16]
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "sparring" / f"pydocs-{key}"
+    return f"pydocs-{key}"
 
 
 def _parts() -> dict[str, list[str]]:
