@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import logging
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -61,3 +63,22 @@ def progress(*, total: float | None = None, unit: str = "it", label: str = "") -
         smoothing=0.1,
         dynamic_ncols=True,
     )
+
+
+@contextlib.contextmanager
+def quiet_transformers(level: int | None = logging.ERROR) -> Iterator[None]:
+    """Keeps transformers' bars, and what it logs below ``level``, off stderr; None leaves its log alone.
+
+    Bars and level are afterwards what they were. It is a decorator too.
+    """
+    library: Any = importlib.import_module("transformers.utils.logging")
+    before, bars = library.get_verbosity(), library.is_progress_bar_enabled()
+    if level is not None:
+        library.set_verbosity(level)
+    library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        library.set_verbosity(before)
+        if bars:
+            library.enable_progress_bar()

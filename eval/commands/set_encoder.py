@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...rerank.commands.options import CommonOptions
-from ...rerank.console import log, out
+from ...rerank.console import log, out, quiet_transformers
 from ...rerank.data.atomic import check_output
 from ...rerank.errors import UsageError
-from ..speed.contenders import quieten
 from ..speed.hardware import warn_if_busy
 from ..speed.results import write_json
 from ..speed.set_encoder import QUERY_TOKENS, Lists, measured, save_set_encoder
@@ -42,8 +41,7 @@ def main(options: Options) -> None:
     if options.dry_run:
         return
     warn_if_busy()
-    quieten()
-    with tempfile.TemporaryDirectory() as scratch:
+    with quiet_transformers(), tempfile.TemporaryDirectory() as scratch:
         folder = save_set_encoder(Path(scratch) / "set", options.size, options.tokens, options.seed)
         report = measured(options, folder, device, dtype, options.peer, options.seed)
     write_json(options.output, report)

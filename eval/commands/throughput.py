@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ...rerank.commands.options import CommonOptions
-from ...rerank.console import log, out
+from ...rerank.console import log, out, quiet_transformers
 from ...rerank.data.atomic import atomic_write, check_output
 from ...rerank.errors import SparringError, UsageError
 from ..speed.contenders import (
@@ -26,7 +26,6 @@ from ..speed.contenders import (
     Timing,
     has_rerankers,
     interleaved,
-    quieten,
 )
 from ..speed.hardware import forward_flops, gemm_rates, machine, peak_memory, rerank_made_up, warn_if_busy
 from ..speed.inputs import Pairs, build_cross_encoder, lengthened, load_pairs
@@ -74,8 +73,7 @@ def main(options: Options) -> None:
     if options.dry_run:
         return
     warn_if_busy()
-    quieten()
-    with tempfile.TemporaryDirectory() as scratch:
+    with quiet_transformers(), tempfile.TemporaryDirectory() as scratch:
         folder = build_cross_encoder(Path(scratch) / "model", options.size, options.seed)
         report = measured(options, folder, device, pairs)
     write_json(options.output, report)

@@ -185,12 +185,3 @@ def interleaved(contenders: list[Contender], pairs: Pairs, repeats: int) -> Iter
     for _ in range(repeats):
         for contender in contenders:
             yield contender, contender.measure(pairs)
-
-
-def quieten() -> None:
-    """Keeps transformers' own bars and its report on the new head off stderr."""
-    from transformers.utils import logging
-
-    quiet: Any = logging
-    quiet.disable_progress_bar()
-    quiet.set_verbosity_error()

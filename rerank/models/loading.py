@@ -7,13 +7,14 @@ say itself what it is: ``"sparring_family": "duo(segments=3)"`` in its ``config.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 from weakref import WeakKeyDictionary
 
+from ..console import quiet_transformers
 from ..engine.model import AnyModel
 from ..engine.templates import Template, Truncation
 from ..errors import InputError, UsageError
@@ -125,7 +126,7 @@ def load_pretrained(auto: Any, checkpoint: Checkpoint, **options: Any) -> Any:
     import torch
 
     try:
-        with _quiet():  # the report of missing weights is ours, as an error
+        with quiet_transformers(logging.CRITICAL):  # the report of missing weights is ours, as an error
             module, info = auto.from_pretrained(
                 checkpoint.folder,
                 output_loading_info=True,
@@ -150,22 +151,6 @@ def load_pretrained(auto: Any, checkpoint: Checkpoint, **options: Any) -> Any:
             f"this family: fine-tune it first, or choose another --family ({', '.join(families.names())})"
         )
     return module.eval()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(50)  # CRITICAL
-    if bars:
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..console import bars_wanted, log, progress
+from ..console import bars_wanted, log, progress, quiet_transformers
 from ..engine.devices import choose_device, choose_dtype, default_budget, dtype_name
 from ..errors import InputError, SparringError, UsageError
 from ..models.checkpoints import Checkpoint
@@ -197,21 +197,18 @@ def batches(lengths: NDArray[np.int64], budget: int) -> Iterator[NDArray[np.int6
 
 def _load(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Any:
     from sentence_transformers import SentenceTransformer
-    from transformers.utils import logging as transformers_logging
 
     if not (checkpoint.folder / "modules.json").is_file():
         log.warning("%s has no modules.json: mean pooling of the last layer is assumed", checkpoint.name)
-    if not bars_wanted():
-        hide: Callable[..., None] = transformers_logging.disable_progress_bar
-        hide()
     try:
-        return SentenceTransformer(
-            str(checkpoint.folder),
-            device=str(device),
-            model_kwargs={"dtype": dtype},
-            local_files_only=True,
-            trust_remote_code=False,
-        ).eval()
+        with contextlib.nullcontext() if bars_wanted() else quiet_transformers(None):
+            return SentenceTransformer(
+                str(checkpoint.folder),
+                device=str(device),
+                model_kwargs={"dtype": dtype},
+                local_files_only=True,
+                trust_remote_code=False,
+            ).eval()
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"{checkpoint.name} cannot be loaded as a bi-encoder: {reason}") from None

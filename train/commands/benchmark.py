@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ...eval.speed.contenders import quieten
 from ...eval.speed.hardware import machine, timed, warn_if_busy
 from ...eval.speed.inputs import build_cross_encoder
 from ...eval.speed.results import write_json
 from ...rerank.commands.options import CommonOptions
-from ...rerank.console import log, out
+from ...rerank.console import log, out, quiet_transformers
 from ...rerank.data.atomic import check_output
 from ...rerank.errors import UsageError
 from ..data.collator import Collator
@@ -72,8 +71,7 @@ def main(options: Options) -> None:
     if options.dry_run:
         return
     warn_if_busy()
-    quieten()
-    with tempfile.TemporaryDirectory() as scratch:
+    with quiet_transformers(), tempfile.TemporaryDirectory() as scratch:
         report = measured(options, lists, Path(scratch), device, dtype)
     write_json(options.output, report)
     out(json.dumps({key: report[key] for key in ("rows", "ratios")}, indent=1))

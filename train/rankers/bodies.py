@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ...rerank.console import quiet_transformers
 from ...rerank.data.atomic import atomic_write
 from ...rerank.engine.templates import Truncation
 from ...rerank.errors import InputError
@@ -76,25 +76,18 @@ def lean(module: Any) -> bool:
 
 def load_quietly(auto: Any, folder: Path, **options: Any) -> Any:
     """``from_pretrained`` in fp32 without the report of missing weights: a new head is on purpose."""
-    logging: Any = import_module("transformers.utils.logging")
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     try:
-        return auto.from_pretrained(
-            folder,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            dtype=torch.float32,
-            **options,
-        )
+        with quiet_transformers():
+            return auto.from_pretrained(
+                folder,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                dtype=torch.float32,
+                **options,
+            )
     except (RuntimeError, ValueError, KeyError, OSError) as error:
         raise InputError(f"{folder}: cannot be loaded for training: {error}") from None
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def write_model(folder: Path, module: Any, tokenizer: Any, family: str | None = None, **config: Any) -> None:
