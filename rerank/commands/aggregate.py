@@ -15,7 +15,7 @@ from .. import console, registry
 from ..data.atomic import atomic_write, check_output
 from ..data.meta import write_meta
 from ..data.preferences import Stored, read_preferences
-from ..data.runs import read_run, write_run
+from ..data.runs import read_run, with_rest, write_run
 from ..errors import InputError, UsageError
 from .options import CommonOptions, RunOptions
 
@@ -33,7 +33,7 @@ class Options(RunOptions, CommonOptions):
     run: Path | None = None
     """First-stage run: its documents are ranked, compared or not, and its scores are the prior."""
     depth: int = 100
-    """How many documents of each topic of the run are candidates."""
+    """How many documents of each topic of the run are candidates; the rest follow below, in the run's order."""
     aggregator: str = "bradley_terry"
     """Spec of the aggregator (see: sparring list aggregators)."""
     tag: str | None = None
@@ -61,6 +61,8 @@ def main(options: Options) -> None:
     seconds = time.perf_counter() - start
     tag = options.tag or str(aggregator).split("(")[0]
     topics = list(zip(stored.qids, stored.docids, scores, strict=True))
+    if run is not None:
+        topics = [with_rest(run, *topic) for topic in topics]
     if options.output.suffix in TABLES:
         _write_table(options.output, topics)
     else:

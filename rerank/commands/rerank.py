@@ -13,7 +13,7 @@ from scipy.special import expit
 from .. import console, registry
 from ..data.atomic import check_output
 from ..data.meta import write_meta
-from ..data.runs import write_run
+from ..data.runs import with_rest, write_run
 from ..errors import PartialSuccessError, UsageError
 from ..pipeline import Ranked
 from ..search.fusion import scaled
@@ -103,8 +103,4 @@ def topics(
         if options.interpolate < 1:
             first = scaled(ranked.candidates.scores)
             scores = options.interpolate * scaled(scores) + (1 - options.interpolate) * first
-        docids, _ = job.run[ranked.candidates.qid]
-        seen = set(ranked.candidates.docids)
-        rest = tuple(name for name in docids if name not in seen)  # beyond the depth, or missing: strictly below
-        below = scores.min() - 1.0 - np.arange(len(rest))
-        yield ranked.candidates.qid, ranked.candidates.docids + rest, np.concatenate([scores, below])
+        yield with_rest(job.run, ranked.candidates.qid, ranked.candidates.docids, scores)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..arrays import ragged
 from ..console import log
 from ..errors import InputError, UsageError
 from ..registry import unknown
@@ -101,8 +102,7 @@ class Run:
     def top(self, depth: int) -> Run:
         """The run cut to the first ``depth`` documents of each topic."""
         sizes = np.diff(self.offsets)
-        within = np.arange(len(self.scores)) - np.repeat(self.offsets[:-1], sizes)
-        keep = within < depth
+        keep = ragged(np.zeros_like(sizes), sizes) < depth
         offsets = np.concatenate([[0], np.cumsum(np.minimum(sizes, depth))])
         return Run(self.qids, offsets, self.docids.filter(keep), self.scores[keep], self.tag)
 
@@ -166,6 +166,21 @@ def read_run(
     if tied := int(run.tied().sum()):
         log.info("%s: tied scores in %d of %d topics: ordered by rank, then docid", path, tied, len(run))
     return run
+
+
+def with_rest(
+    run: Run, qid: str, docids: Sequence[str], scores: NDArray[np.float64]
+) -> tuple[str, tuple[str, ...], NDArray[np.float64]]:
+    """A topic whose first candidates were ranked anew, (qid, docids, scores), with the rest of the run below.
+
+    The rest is what the run holds of the topic beyond ``docids``: beyond the depth, or not to be scored. It keeps its
+    order, strictly below the lowest of ``scores``, (n,).
+    """
+    seen = set(docids)
+    rest = tuple(name for name in run[qid][0] if name not in seen)
+    lowest = scores.min() if len(scores) else 0.0
+    below = lowest - 1.0 - np.arange(len(rest))
+    return qid, (*docids, *rest), np.concatenate([scores, below])
 
 
 def ranked(scores: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..arrays import ragged
 from .templates import Constant, Template, Truncation
 from .token_store import TokenStore
 
@@ -151,8 +152,7 @@ def gather(
     pieces = sequences.pieces[rows]
     lengths = sequences.tokens[rows]
     flat, size = pieces.ravel(), int(lengths.sum())
-    ends = np.cumsum(flat)
-    index = np.arange(size) + np.repeat(sequences.starts[rows].ravel() - (ends - flat), flat)
+    index = ragged(sequences.starts[rows].ravel(), flat)
     boundaries = np.zeros(len(rows) + 1, np.int32)
     np.cumsum(lengths, out=boundaries[1:])
     positions = np.arange(first_position, first_position + size, dtype=np.int32)

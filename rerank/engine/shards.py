@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import ragged
 from ..vocabulary import Candidates, Groups
 from .batches import Batch, Sequences, build_sequences, gather, plan
 from .templates import Template, Text, Truncation
@@ -62,10 +63,7 @@ class Shard:
     def rows(self, groups: NDArray[np.int64]) -> NDArray[np.int64]:
         """The sequences of some groups, group after group."""
         counts = self.first[groups + 1] - self.first[groups]
-        ends = np.cumsum(counts)
-        total = int(ends[-1]) if len(ends) else 0
-        rows: NDArray[np.int64] = np.arange(total) + np.repeat(self.first[groups] - (ends - counts), counts)
-        return rows
+        return ragged(self.first[groups], counts)
 
     def batch(self, groups: NDArray[np.int64]) -> Batch:
         """The batch of some groups."""

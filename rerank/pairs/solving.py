@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import ragged
 from ..vocabulary import Preferences
 from .table import Array, Table
 
@@ -77,9 +78,9 @@ def by_order(scores: Array) -> Array:
 def select(preferences: Preferences, topics: NDArray[np.int64]) -> Preferences:
     """The preferences of some topics alone, in the order given."""
     counts = np.diff(preferences.offsets)[topics]
-    rows = _ranges(preferences.offsets[topics], counts)
+    rows = ragged(preferences.offsets[topics], counts)
     starts = np.cumsum(preferences.sizes) - preferences.sizes
-    nodes = _ranges(starts[topics], preferences.sizes[topics])
+    nodes = ragged(starts[topics], preferences.sizes[topics])
 
     def take(values: NDArray[np.generic] | None) -> NDArray[np.generic] | None:
         return None if values is None else values[rows]
@@ -94,13 +95,6 @@ def select(preferences: Preferences, topics: NDArray[np.int64]) -> Preferences:
         prior=None if preferences.prior is None else preferences.prior[nodes],
         source=take(preferences.source),  # type: ignore[arg-type]
     )
-
-
-def _ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Concatenated ranges: starts[k], starts[k] + 1, ... of the given lengths."""
-    before = np.cumsum(lengths) - lengths
-    ranges: NDArray[np.int64] = np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
-    return ranges
 
 
 def _in_prior_order(preferences: Preferences) -> tuple[Preferences, NDArray[np.int64] | None]:
@@ -133,7 +127,7 @@ def _prior_scores(preferences: Preferences) -> Array:
     topic = np.repeat(np.arange(len(sizes)), sizes)
     falls = (topic[1:] == topic[:-1]) & (preferences.prior[1:] != preferences.prior[:-1])
     sloped = np.bincount(topic[1:][falls], minlength=len(sizes)) > 0
-    place = _ranges(np.zeros_like(sizes), sizes)
+    place = ragged(np.zeros_like(sizes), sizes)
     return np.where(sloped[topic], -place / np.maximum(sizes, 1)[topic], 0.0)
 
 

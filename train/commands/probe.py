@@ -18,7 +18,7 @@ from ...rerank.commands.options import CommonOptions, DatasetOptions, RunOptions
 from ...rerank.data.atomic import check_output
 from ...rerank.data.candidates import CandidateSet, candidates
 from ...rerank.data.meta import write_meta
-from ...rerank.data.runs import Topic, read_run, write_run
+from ...rerank.data.runs import Topic, read_run, with_rest, write_run
 from ...rerank.errors import InputError, UsageError
 from ...rerank.vocabulary import Candidates, Preferences
 
@@ -221,7 +221,4 @@ def _judged(options: Options, kept: list[Candidates], scores: list[NDArray[np.fl
 
 def _topics(run: Any, kept: list[Candidates], scores: list[NDArray[np.float64]]) -> Iterator[Topic]:
     for topic, values in zip(kept, scores, strict=True):
-        seen = set(topic.docids)
-        rest = tuple(docid for docid in run[topic.qid][0] if docid not in seen)
-        below = values.min() - 1.0 - np.arange(len(rest))
-        yield topic.qid, topic.docids + rest, np.concatenate([values, below])
+        yield with_rest(run, topic.qid, topic.docids, values)

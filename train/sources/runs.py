@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ...rerank.arrays import ragged
 from ...rerank.data.datasets import open_dataset
 from ...rerank.data.runs import Run, read_run
 from ...rerank.errors import InputError
@@ -59,7 +60,7 @@ class RankedLists:
         """One row per topic of the run, to ``depth``."""
         run = read_run(Path(self.path)).top(self.depth)
         sizes = np.diff(run.offsets)
-        place = np.arange(len(run.scores)) - np.repeat(run.offsets[:-1], sizes)
+        place = ragged(np.zeros_like(sizes), sizes)
         labels = np.repeat(sizes, sizes) - 1 - place if self.labels == "rank" else 1 / (place + 1)
         return _rows(run, labels, self.path, self.dataset, self.queries, self.holdout)
 
