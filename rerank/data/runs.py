@@ -173,7 +173,7 @@ def with_rest(
 ) -> tuple[str, tuple[str, ...], NDArray[np.float64]]:
     """A topic whose first candidates were ranked anew, (qid, docids, scores), with the rest of the run below.
 
-    The rest is what the run holds of the topic beyond ``docids``: beyond the depth, or not to be scored. It keeps its
+    The rest is what the run holds of the topic beyond ``docids``, for want of depth or of a score. It keeps its
     order, strictly below the lowest of ``scores``, (n,).
     """
     seen = set(docids)
