@@ -64,7 +64,9 @@ def ask(url: str) -> list[str | None]:
     return [None if reply is None else reply.text for _, reply in replies]
 
 
-@pytest.mark.parametrize(("code", "error"), [(400, SparringError), (401, MissingPrerequisiteError), (500, MissingResourceError)])
+@pytest.mark.parametrize(
+    ("code", "error"), [(400, SparringError), (401, MissingPrerequisiteError), (500, MissingResourceError)]
+)
 def test_control_characters_and_the_key_do_not_come_back_from_the_server(
     server: Server, monkeypatch: pytest.MonkeyPatch, code: int, error: type[Exception]
 ) -> None:
