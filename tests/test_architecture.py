@@ -40,6 +40,7 @@ RULES = {
     "rerank/registry": "",
     "rerank/console": "",
     "rerank/errors": "",
+    "rerank/arrays": "",
     # eval stands on all of rerank
     "eval/commands": "eval/* rerank/commands rerank/*",
     "eval/report": "eval/speed eval/bench eval/measures eval/text_table rerank/*",

@@ -124,7 +124,8 @@ def _holder(path: Path) -> dict[str, object]:
     try:
         holder = json.loads(content)
     except json.JSONDecodeError:
-        return dict(zip(("pid", "host"), content.split()[:2], strict=False)) | {"since": _time(written)}
+        said: dict[str, object] = {"since": _time(written)}
+        return said | dict(zip(("pid", "host"), content.split()[:2], strict=False))
     return holder if isinstance(holder, dict) else {}
 
 

@@ -17,8 +17,15 @@ from functools import cached_property
 from pathlib import Path
 
 TREES = ("rerank", "eval", "train")
-GROUND = ("rerank/vocabulary", "rerank/stats", "rerank/registry", "rerank/console", "rerank/errors")
-"""What every room may import; `rerank/stats` are the counts that the vocabulary's scorers keep."""
+GROUND = (
+    "rerank/vocabulary",
+    "rerank/stats",
+    "rerank/arrays",
+    "rerank/registry",
+    "rerank/console",
+    "rerank/errors",
+)
+"""What every room may import: nouns, counts, ragged arrays, names, and how to speak to people."""
 
 
 @dataclass(frozen=True)
