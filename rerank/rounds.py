@@ -23,7 +23,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from .errors import UsageError
 from .vocabulary import Candidates, Groups, Outcomes, Preferences, Schedule
@@ -160,7 +159,7 @@ class Play:
             return self._from_scores(np.where(self._members >= 0, self.scores[self._members], np.nan))
         if self.width is None:
             if self._pairs:
-                outcomes = expit(outcomes[:, 0] - outcomes[:, 1])
+                outcomes = win_probability(outcomes[:, 0] - outcomes[:, 1])
             else:
                 self._remember(outcomes)
                 return self._from_scores(outcomes)
@@ -176,7 +175,7 @@ class Play:
         if self.schedule.width == 1:
             return scores
         if self._pairs:
-            probability = expit(scores[:, 0] - scores[:, 1])
+            probability = win_probability(scores[:, 0] - scores[:, 1])
             self._edges.append((self._members[:, 0], self._members[:, 1], probability))
             return probability
         left, right = np.triu_indices(self._members.shape[1], 1)
@@ -219,3 +218,11 @@ def pair_mean(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[n
     """The mean of two arrays where both are known, else whichever is."""
     both = (one + other) / 2
     return np.where(np.isnan(one), other, np.where(np.isnan(other), one, both))
+
+
+def win_probability(margin: NDArray[np.float64]) -> NDArray[np.float64]:
+    """P(first is better) of differences of scores."""
+    from scipy.special import expit  # here, so that rounds are light to import
+
+    probability: NDArray[np.float64] = expit(margin)
+    return probability

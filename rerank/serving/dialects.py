@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from ..data.records import clean
 
@@ -107,6 +106,8 @@ def parse(body: bytes, max_documents: int) -> Request:
 def response(request: Request, answer: Answer, model: str, number: str, version: str) -> Any:
     """The JSON answer in the dialect of the request: best first, documents without a score last, with 0."""
     lost = np.isnan(answer.scores)
+    from scipy.special import expit  # here, so that the service is light to import
+
     shown = answer.scores if request.raw else expit(answer.scores)
     order = np.lexsort((np.arange(len(lost)), -np.where(lost, 0.0, answer.scores), lost))[: request.top]
     values = [(int(i), 0.0 if lost[i] else float(shown[i])) for i in order]
