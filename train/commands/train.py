@@ -39,7 +39,7 @@ def main(options: Options) -> None:
     if not first:
         console.configure(quiet=True)
     check_numbers(options)
-    with _alone(options.output_dir, wanted=first and not options.dry_run):
+    with _alone(options.output_dir, wanted=first and not options.dry_run), console.quiet_transformers():
         _train(options, first)
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import TrainerCallback, set_seed
-from transformers.utils import logging as transformers_logging
 
 from ...rerank import console
 from ...rerank.engine.devices import choose_device
@@ -22,10 +20,7 @@ from .trainer import Measured
 
 
 def begin(options: TrainingOptions) -> torch.device:
-    """Quietens transformers, seeds everything, and says where the training runs."""
-    quiet: Any = transformers_logging
-    quiet.set_verbosity_error()
-    quiet.disable_progress_bar()
+    """Seeds everything, and says where the training runs."""
     set_seed(options.seed)
     return choose_device(options.device)
 
