@@ -2,7 +2,8 @@
 
 ``window(m=5, skip=7)`` is at once the flag, the YAML value, the run tag and the row of a bench table.
 A component is a frozen dataclass; its fields are the options. Options left at their defaults are not
-printed, so that one component has one name.
+printed, so that one component has one name. Components come from this project, from installed packages (entry
+points of the group ``sparring.schedules``, and so on: see `sparring.rerank.plugins`) and from ``--import``.
 """
 
 from __future__ import annotations
@@ -17,16 +18,19 @@ import typing
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from . import plugins
 from .errors import UsageError
+from .protocols import check_class, place
 
 T = TypeVar("T")
 
 
 class Registry:
-    """The components of one kind, found by importing every module of ``package`` on first use.
+    """The components of one kind, found by importing every module of ``package`` on first use, then all plugins.
 
     Args:
-        kind: what one entry is called in messages, in the singular ("schedule").
+        kind: what one entry is called in messages, in the singular ("schedule"); its row in
+            `sparring.rerank.plugins.REGISTRIES` says what an entry must have and which plugins add to it.
         package: the package or module whose import registers the entries ("sparring.rerank.schedules").
         also: another registry, whose components can be named here too, alone and inside those of this one.
     """
@@ -35,18 +39,31 @@ class Registry:
         self.kind = kind
         self.package = package
         self.also = also
+        self._place = plugins.place_of(kind)
         self._entries: dict[str, type[Any]] = {}
+        self._loaded_own = False
         self._loaded = False
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
-        """Class decorator: makes a frozen dataclass known as ``name`` and gives it its spec as ``str()``."""
+        """Class decorator: makes a frozen dataclass known as ``name`` and gives it its spec as ``str()``.
+
+        Raises UsageError where the class lacks what its protocol asks, or where the name is another's.
+        """
 
         def add(cls: type[T]) -> type[T]:
-            if name in self._entries:
-                raise ValueError(f"{self.kind} {name!r} is registered twice")
+            if not self._own(cls):
+                self._load_own()  # a name of ours is taken, whoever is imported first
+            check_class(self.kind, name, cls, None if self._place is None else self._place[1])
+            held = self._entries.get(name)
+            if held is not None and (held.__module__, held.__qualname__) != (cls.__module__, cls.__qualname__):
+                raise UsageError(
+                    f"{self.kind} {name!r} is registered twice: by {place(held)} and by {place(cls)}; "
+                    "choose another name"
+                )
             self._entries[name] = cls
             cls.spec_name = name  # type: ignore[attr-defined]
             cls.__str__ = format_spec  # type: ignore[method-assign]
+            plugins.note(name)
             return cls
 
         return add
@@ -77,7 +94,9 @@ class Registry:
             raise UsageError(f"{self.kind} {spec!r} is not a call: write name or name(option=value, ...)")
         name = call.func.id
         if name not in (known := self._known()):
-            raise UsageError(unknown(self.kind, name, known))
+            left_out = plugins.broken()
+            note = f"; plugins left out: {', '.join(left_out)}" if left_out else ""
+            raise UsageError(unknown(self.kind, name, known) + note)
         cls = known[name]
         fields = {option_name(f): f for f in dataclasses.fields(cls) if f.init}
         if len(call.args) > len(fields):
@@ -89,7 +108,7 @@ class Registry:
             if given.arg in options:
                 raise UsageError(f"{spec!r}: option {given.arg} is given twice")
             options[given.arg] = given.value
-        hints = typing.get_type_hints(cls)
+        hints = _hints(self.kind, name, cls)
         values = {
             fields[key].name: self._value(hints[fields[key].name], value, f"{spec!r}: {key}")
             for key, value in options.items()
@@ -136,15 +155,38 @@ class Registry:
     def _known(self) -> dict[str, type[Any]]:
         return ({} if self.also is None else self.also._known()) | self._entries
 
+    def _own(self, cls: type[Any]) -> bool:
+        """Whether a class comes with the registry, and is no plugin's."""
+        return cls.__module__ == self.package or cls.__module__.startswith(f"{self.package}.")
+
     def _load(self) -> None:
         if self._loaded:
             return
         if self.also is not None:
             self.also._load()
+        self._load_own()
+        self._loaded = True  # before the plugins: what they import may look names up
+        if self._place is not None:
+            plugins.load_installed(self._place[0])
+
+    def _load_own(self) -> None:
+        if self._loaded_own:
+            return
         module = importlib.import_module(self.package)
         for info in pkgutil.walk_packages(getattr(module, "__path__", []), f"{self.package}."):
             importlib.import_module(info.name)
-        self._loaded = True
+        self._loaded_own = True
+
+
+def _hints(kind: str, name: str, cls: type[Any]) -> dict[str, Any]:
+    """The types of a class's options."""
+    try:
+        return typing.get_type_hints(cls)
+    except (NameError, AttributeError, TypeError, SyntaxError) as error:
+        raise UsageError(
+            f"{kind} {name!r} of {place(cls)}: the types of its options cannot be read: {error}; "
+            "import what they name, and not for type checkers only"
+        ) from None
 
 
 def format_spec(component: Any) -> str:

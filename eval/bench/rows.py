@@ -16,6 +16,7 @@ from typing import Any
 from ...rerank import console
 from ...rerank.data.atomic import atomic_write
 from ...rerank.errors import InputError, MissingResourceError
+from ...rerank.plugins import import_modules, imported
 from .play_setting import Columns, Job, Setting, join, play
 
 _JOB: list[Job] = []
@@ -70,7 +71,7 @@ def _played(todo: Sequence[Setting], job: Job, jobs: int) -> Iterator[tuple[Sett
     os.environ.update(dict.fromkeys(limited, "1"))  # the processes share the cores, not each all of them
     try:
         spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(jobs, spawn, initializer=_receive, initargs=(job,)) as pool:
+        with ProcessPoolExecutor(jobs, spawn, initializer=_receive, initargs=(imported(), job)) as pool:
             try:
                 running = {pool.submit(_play, setting): setting for setting in todo}
                 for done in as_completed(running):
@@ -83,7 +84,8 @@ def _played(todo: Sequence[Setting], job: Job, jobs: int) -> Iterator[tuple[Sett
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def _receive(job: Job) -> None:
+def _receive(modules: tuple[str, ...], job: Job) -> None:
+    import_modules(modules)
     _JOB[:] = [job]
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +20,12 @@ from ...rerank.data.runs import Run
 from ...rerank.errors import SparringError, UsageError
 from . import ir_measures_adapter as theirs
 from .definitions import ranked_grades
+from .own import RankMeasure, own_measures, parse_own, printed
 from .qrels import Qrels
-from .screening import RankMeasure, screening
 
 DEFAULT_MEASURES = ("nDCG@10", "RR@10", "AP", "R@100", "Judged@10")
 _BATCH = 500
+T = TypeVar("T")
 
 
 # ---------------------------------------------------------------------------------------------------------- names
@@ -32,7 +33,7 @@ _BATCH = 500
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A measure by its printed name: one of ir-measures (``provided``), or a `RankMeasure` of ours (``own``)."""
+    """A measure by its printed name: one of ir-measures (``provided``), or an `own.RankMeasure` (``own``)."""
 
     name: str
     own: Any = None
@@ -55,13 +56,22 @@ class Measure:
 class Catalogue:
     """Every measure that can be computed here, ours and those of ir-measures; entries carry a description."""
 
+    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+        """Class decorator: makes a frozen dataclass, an `own.RankMeasure`, known as ``name``.
+
+        Raises UsageError as every registry does, and where ir-measures has a measure of this name.
+        """
+        if name in theirs.registered():
+            raise UsageError(f"measure {name!r} is one of ir-measures: choose another name")
+        return own_measures.register(name)
+
     def names(self) -> list[str]:
         """The names, as they are written before a cutoff, sorted."""
-        return sorted({*screening.names(), *theirs.computable()}, key=str.lower)
+        return sorted({*own_measures.names(), *theirs.computable()}, key=str.lower)
 
     def __iter__(self) -> Iterator[tuple[str, type[Any]]]:
         """(name, class that describes it) of every measure; ``[@k]`` is shown behind names that take a cutoff."""
-        own, provided = dict(screening), theirs.computable()
+        own, provided = dict(own_measures), theirs.computable()
         for name in self.names():
             if name in own:
                 yield name, own[name]
@@ -94,10 +104,9 @@ def parse_measures(names: Sequence[str]) -> list[Measure]:
 
 def _parse(text: str) -> list[Measure]:
     match = re.fullmatch(r"(\w+)(?:\((.*)\))?(?:@([\w.+-]+))?", text)
-    if match and match[1] in screening.names():
-        options = ", ".join(part for part in (match[2], f"at={match[3]}" if match[3] else "") if part)
-        component = screening.parse(f"{match[1]}({options})")
-        return [Measure(_own_name(component), own=component)]
+    if match and match[1] in own_measures.names():
+        component = parse_own(match[1], match[2], match[3])
+        return [Measure(printed(component), own=component)]
     word = re.split(r"\W", text)[0]
     if word not in theirs.registered() or re.fullmatch(r"\w+\.[\d.,]+", text):
         parsed = _trec_names(text)
@@ -120,7 +129,7 @@ def _trec_names(text: str) -> list[Any]:
             pass
     word = re.split(r"[(@]", text)[0]
     folded = {name.lower(): theirs.name_of(cls) for name, cls in theirs.registered().items()}
-    folded |= {name.lower(): name for name in screening.names()}
+    folded |= {name.lower(): name for name in own_measures.names()}
     near = difflib.get_close_matches(word.lower(), folded, n=1)
     hint = f" (did you mean {text.replace(word, folded[near[0]], 1)!r}?)" if near else ""
     raise UsageError(f"unknown measure {text!r}{hint}; `sparring list measures` shows all")
@@ -132,16 +141,6 @@ def _check_provided(text: str, measure: Any) -> None:
         raise UsageError(f"measure {text!r}: the cutoff behind @ must be at least 1")
     if how := theirs.missing(measure):
         raise UsageError(f"measure {text!r} cannot be computed here: {how}")
-
-
-def _own_name(component: Any) -> str:
-    options = [
-        f"{f.name}={getattr(component, f.name)!r}"
-        for f in dataclasses.fields(component)
-        if f.name != "at" and getattr(component, f.name) != f.default
-    ]
-    cutoff = f"@{component.at:g}" if any(f.name == "at" for f in dataclasses.fields(component)) else ""
-    return str(component.spec_name) + (f"({', '.join(options)})" if options else "") + cutoff
 
 
 # --------------------------------------------------------------------------------------------------------- values

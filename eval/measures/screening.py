@@ -10,26 +10,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...rerank.registry import Registry
-
-screening = Registry("measure", "sparring.eval.measures.screening")
-
-
-class RankMeasure(Protocol):
-    """A measure computed from the grades of one ranking; the field ``at`` is what is written behind ``@``."""
-
-    rel: int
-    lower_is_better: ClassVar[bool]
-
-    def __call__(self, grades: NDArray[np.int64], relevant: int) -> float:
-        """``grades`` in rank order, 0 where unjudged, (N,); ``relevant`` is R."""
-        ...
-
+from .own import own_measures
 
 def _hits(grades: NDArray[np.int64], rel: int) -> NDArray[np.int64]:
     """Relevant documents within the first 1, 2, ..., N ranks, (N,)."""
@@ -42,7 +28,7 @@ def _rank_of(hits: NDArray[np.int64], wanted: int) -> int | None:
     return rank if rank <= len(hits) else None
 
 
-@screening.register("WSS")
+@own_measures.register("WSS")
 @dataclass(frozen=True)
 class WorkSaved:
     """Work saved over sampling at a recall of ``at`` percent: (N - r) / N - (1 - level), r the rank reaching it.
@@ -65,7 +51,7 @@ class WorkSaved:
         return 0.0 if rank is None else (len(grades) - rank) / len(grades) - (1 - self.at / 100)
 
 
-@screening.register("last_rel")
+@own_measures.register("last_rel")
 @dataclass(frozen=True)
 class LastRelevant:
     """Rank of the last relevant document that is ranked, lower is better; ``share=True`` divides it by N."""
@@ -81,7 +67,7 @@ class LastRelevant:
         return (int(found[-1]) + 1) / (len(grades) if self.share else 1)
 
 
-@screening.register("recall_percent")
+@own_measures.register("recall_percent")
 @dataclass(frozen=True)
 class RecallAtPercent:
     """Recall after the first k percent of the ranking, at rank round(N * k / 100); written recall_percent@k."""
@@ -98,7 +84,7 @@ class RecallAtPercent:
         return float(_hits(grades, self.rel)[rank - 1]) / relevant if relevant and rank else 0.0
 
 
-@screening.register("norm_area")
+@own_measures.register("norm_area")
 @dataclass(frozen=True)
 class NormalisedArea:
     """Area under the curve of recall against effort, as a share of the best possible area R N - R^2 / 2."""

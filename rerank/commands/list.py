@@ -7,52 +7,33 @@ import importlib
 import inspect
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
 from .. import console
-from ..registry import Registry, option_name
+from ..errors import UsageError
+from ..plugins import REGISTRIES
+from ..registry import Registry, option_name, unknown
 from .options import CommonOptions
 
-KINDS = {
-    "models": ("sparring.rerank.registry", "families"),
-    "schedules": ("sparring.rerank.registry", "schedules"),
-    "aggregators": ("sparring.rerank.registry", "aggregators"),
-    "kinds": ("sparring.train.rankers.kinds", "kinds"),
-    "retrievers": ("sparring.train.retrievers.model", "retrievers"),
-    "losses": ("sparring.train.losses", "losses"),
-    "retriever-losses": ("sparring.train.retrievers.losses", "retriever_losses"),
-    "sources": ("sparring.train.data.mixture", "sources"),
-    "measures": ("sparring.eval.measures.catalogue", "measures"),
-}
+KINDS = {place.plural: place for place in REGISTRIES.values()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(CommonOptions):
     """List the models, schedules, aggregators, kinds, losses, data sources or measures to be named."""
 
-    kind: Annotated[
-        Literal[
-            "models",
-            "schedules",
-            "aggregators",
-            "kinds",
-            "retrievers",
-            "losses",
-            "retriever-losses",
-            "sources",
-            "measures",
-        ],
-        tyro.conf.Positional,
-    ]
+    kind: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar=f"{{{','.join(KINDS)}}}")]
     """What to list."""
 
 
 def main(options: Options) -> None:
     """Prints one line per entry: how it is written with its default options, then its first sentence."""
-    module, name = KINDS[options.kind]
-    registry: Registry = getattr(importlib.import_module(module), name)
+    if options.kind not in KINDS:
+        raise UsageError(unknown("kind", options.kind, KINDS))
+    place = KINDS[options.kind]
+    registry: Registry = getattr(importlib.import_module(place.module), place.attribute)
     rows = [(signature(entry_name, entry), summary(entry)) for entry_name, entry in registry]
     width = min(58, max(len(call) for call, _ in rows))
     for call, text in rows:

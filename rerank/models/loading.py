@@ -18,6 +18,7 @@ from ..console import quiet_transformers
 from ..engine.model import AnyModel
 from ..engine.templates import Template, Truncation
 from ..errors import InputError, UsageError
+from ..plugins import import_modules, imported
 from ..registry import families, unknown
 from .checkpoints import Checkpoint
 from .pickles import opened
@@ -45,9 +46,11 @@ class Source:
     revision: str | None = None
     allow_pickle: bool = False
     options: tuple[tuple[str, Any], ...] = ()
+    modules: tuple[str, ...] = ()
 
     def load(self) -> AnyModel:
-        """The model, loaded anew."""
+        """The model, loaded anew; first what ``--import`` named, which may hold its family."""
+        import_modules(self.modules)
         return load(
             self.name,
             family=self.family,
@@ -95,7 +98,7 @@ def load(
     with opened(name_or_path, revision, allow_pickle) as checkpoint:
         chosen = families.parse(family) if family else _claimant(checkpoint)
         model: AnyModel = _with_options(chosen, options).load(checkpoint)
-    _sources[model] = Source(name_or_path, family, revision, allow_pickle, tuple(options.items()))
+    _sources[model] = Source(name_or_path, family, revision, allow_pickle, tuple(options.items()), imported())
     return model
 
 

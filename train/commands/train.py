@@ -96,7 +96,7 @@ def config_text(options: Options) -> str:
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         if field.name not in OF_ONE_RUN:
-            values[field.name] = (
+            values[registry.option_name(field)] = (
                 list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
             )
     return "# sparring train --config THIS_FILE\n" + yaml.safe_dump(values, sort_keys=False)
@@ -110,7 +110,7 @@ def _training(options: Options) -> RerankerTraining | RetrieverTraining:
         registry.aggregators.parse(options.dev_aggregator)
     if options.tensorboard and not find_spec("tensorboard"):
         raise MissingPrerequisiteError("TensorBoard is needed for --tensorboard: pip install tensorboard")
-    if options.kind.replace("-", "_").partition("(")[0] in ("bi_encoder", "poly_encoder"):
+    if _retrieves(options.kind):
         if options.sampler or options.dev_schedule or options.dev_aggregator:
             raise UsageError(f"--sampler, --dev-schedule and --dev-aggregator are not for {options.kind}")
         from ..retrievers.training import RetrieverTraining
@@ -148,3 +148,15 @@ def _data(options: Options) -> tuple[Mixture, Development | None]:
             options.max_steps * options.per_device_train_batch_size * options.gradient_accumulation_steps * devices
         )
     return Mixture(parts, options.list_size, options.seed, total, options.num_train_epochs), development
+
+
+def _retrieves(kind: str) -> bool:
+    """Whether a retriever is trained: those have losses and a trainer of their own."""
+    from ..rankers.kinds import kinds
+
+    name = kind.replace("-", "_").partition("(")[0]
+    if name in kinds.names():
+        return False
+    from ..retrievers.model import retrievers
+
+    return name in retrievers.names()

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -38,6 +38,14 @@ retrievers = Registry("kind of retriever", "sparring.train.retrievers.model")
 VECTOR = "sentence_embedding"
 
 
+class RetrieverKind(Protocol):
+    """What is trained; registered in `retrievers`."""
+
+    def codes(self, folder: Path, body: Any) -> PolyCodes | None:
+        """The codes behind a checkpoint's body, if there are any."""
+        ...
+
+
 @retrievers.register("bi_encoder")
 @dataclass(frozen=True)
 class BiEncoderKind:
@@ -67,9 +75,7 @@ class PolyEncoderKind:
         )
 
 
-def named(
-    kind: str, loss: str, list_size: int
-) -> tuple[BiEncoderKind | PolyEncoderKind, RetrieverLoss | LibraryLoss]:
+def named(kind: str, loss: str, list_size: int) -> tuple[RetrieverKind, RetrieverLoss | LibraryLoss]:
     """The kind and the loss that two specs name; UsageError where they are unknown or do not fit."""
     found, cost = retrievers.parse(kind), parse(loss, list_size)
     if isinstance(found, PolyEncoderKind) and isinstance(cost, LibraryLoss | PassageCentric):
@@ -86,9 +92,7 @@ class Retriever:
         scale: of similarities in losses that name none: 20 for cosines, else 1.
     """
 
-    def __init__(
-        self, name: str, kind: BiEncoderKind | PolyEncoderKind, max_length: int | None, dropout: float | None
-    ) -> None:
+    def __init__(self, name: str, kind: RetrieverKind, max_length: int | None, dropout: float | None) -> None:
         found = find(name)
         if not (found.folder / "modules.json").is_file():
             log.warning("%s has no modules.json: mean pooling of the last layer is assumed", name)

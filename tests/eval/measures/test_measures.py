@@ -12,8 +12,8 @@ import pytrec_eval
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sparring.eval.measures.catalogue import measure_run, measures, parse_measures, trec_order
+from sparring.eval.measures.own import own_measures
 from sparring.eval.measures.qrels import Qrels, read_qrels
-from sparring.eval.measures.screening import screening
 from sparring.rerank.data.runs import Run
 from sparring.rerank.errors import InputError, UsageError
 
@@ -114,7 +114,7 @@ def test_wrong_names_are_said_at_once() -> None:
 
 
 def test_the_catalogue_holds_ours_and_theirs() -> None:
-    assert {"nDCG", "AP", "RR", "R", "P", "Judged", *screening.names()} <= set(measures.names())
+    assert {"nDCG", "AP", "RR", "R", "P", "Judged", *own_measures.names()} <= set(measures.names())
     for _, entry in measures:
         assert entry.__doc__
     assert str(measures.parse("nDCG@5")) == "nDCG@5"
@@ -195,12 +195,12 @@ def test_screening_by_hand(spec: str, relevant: int, expected: float) -> None:
     assert measure(GRADES, relevant) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("name", screening.names())
+@pytest.mark.parametrize("name", own_measures.names())
 def test_screening_edges(name: str) -> None:
-    measure = screening.parse(name)
+    measure = own_measures.parse(name)
     assert measure(np.array([], int), 3) == 0
     assert measure(np.array([0, 0]), 0) == 0
     best = measure(np.array([1, 1, 0, 0]), 2)
     worst = measure(np.array([0, 0, 1, 1]), 2)
     assert (best < worst) if getattr(measure, "lower_is_better", False) else (best >= worst)
-    assert screening.parse("norm_area")(np.array([1, 1, 0, 0]), 2) == pytest.approx(1.0)
+    assert own_measures.parse("norm_area")(np.array([1, 1, 0, 0]), 2) == pytest.approx(1.0)
