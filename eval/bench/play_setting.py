@@ -15,7 +15,7 @@ from ...rerank.errors import UsageError
 from ...rerank.pipeline import Ranked, rerank
 from ...rerank.rounds import Order, topic_rng
 from ...rerank.vocabulary import Preferences, Schedule
-from ..measures.batched import Ints, Judged, RankValue, kendall_tau, overlap, pad
+from ..measures.batched import Ints, Judged, Value, kendall_tau, overlap, pad
 from .stored_pairs import Arena
 
 DEFAULT = "default"
@@ -68,7 +68,7 @@ class Job:
 
     arena: Arena
     aggregators: tuple[str, ...]
-    measures: tuple[RankValue, ...]
+    measures: tuple[Value, ...]
     references: Mapping[str, Ints]
     judged: Judged
     order: Order = "random"

@@ -27,7 +27,7 @@ from ..bench.rows import Parts, play_all, write_rows
 from ..bench.stored_pairs import Arena, open_arena
 from ..bench.summary import Line, summarise
 from ..bench.tables import full_table, needed_table, published_table, summary_table
-from ..measures.batched import Judged, RankValue, ranks
+from ..measures.batched import Judged, Value, parse_value, ranks
 from ..measures.qrels import read_qrels
 
 PLAIN, PRIOR = "bradley_terry(mean=0.0)", "bradley_terry"
@@ -63,7 +63,7 @@ class Options(CommonOptions):
     seeds: tuple[int, ...] = (0, 1, 2)
     """Repetitions; results are means over them."""
     measures: tuple[str, ...] = ("nDCG@10",)
-    """nDCG@k, P@k, RR@k, AP, R@k, Judged@k, with (rel=r); the tables show the first."""
+    """nDCG@k, P@k, RR@k, AP, R@k, Judged@k, with (rel=r), or registered ones; the tables show the first."""
     order: Order = "random"
     """How a pair is shown: in a random order, in both (twice the calls), or as the schedule gives it."""
     k: int = 10
@@ -83,7 +83,7 @@ class Options(CommonOptions):
 def main(options: Options) -> None:
     """Checks everything, plays all settings (or those an interrupted bench left), writes rows and tables."""
     _check(options)
-    measures = tuple(RankValue.parse(name) for name in options.measures)
+    measures = tuple(parse_value(name) for name in options.measures)
     settings = plan(options)
     aggregators = tuple(dict.fromkeys(_spec(name) for name in options.aggregators))
     arena = _open(options)
@@ -121,7 +121,7 @@ def main(options: Options) -> None:
     log.info("%s: %d rows in %.1f s", options.output, len(rows["qid"]), time.perf_counter() - started)
 
 
-def prepare(arena: Arena, aggregators: Sequence[str], measures: tuple[RankValue, ...], options: Options) -> Job:
+def prepare(arena: Arena, aggregators: Sequence[str], measures: tuple[Value, ...], options: Options) -> Job:
     """The job of this arena: all-pairs orders of every aggregator; grades from the qrels or from such an order."""
     wanted = dict.fromkeys((*aggregators, PLAIN, PRIOR, _spec(options.reference_aggregator)))
     references = reference_orders(arena, tuple(wanted))

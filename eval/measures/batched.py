@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...rerank.errors import UsageError
+from .own import lower_is_better, own_measures, parse_own, printed
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -50,7 +52,8 @@ class RankValue:
         match = re.fullmatch(r"(\w+?)(?:\(rel=(\d+)\))?(?:@(\d+))?", text.strip())
         if not match or match[1] not in KNOWN:
             raise UsageError(
-                f"measure {text!r}: a bench computes {', '.join(KNOWN)}, written as nDCG@10 or RR(rel=2)@10; "
+                f"measure {text!r}: a bench computes {', '.join(KNOWN)}, written as nDCG@10 or RR(rel=2)@10, and "
+                "measures that are registered; "
                 "write runs with `sparring aggregate` and use `sparring evaluate` for others"
             )
         name, rel, cutoff = match[1], int(match[2] or 1), int(match[3]) if match[3] else None
@@ -83,6 +86,36 @@ class RankValue:
             return _ratio(hits.sum(axis=1).astype(np.float64), relevant)
         precision = np.cumsum(hits, axis=1) / np.arange(1, hits.shape[1] + 1)
         return _ratio((precision * hits).sum(axis=1), relevant)
+
+
+@dataclass(frozen=True, slots=True)
+class OneByOne:
+    """A registered `own.RankMeasure`, computed topic by topic."""
+
+    measure: Any
+
+    def __str__(self) -> str:
+        return printed(self.measure)
+
+    def __call__(self, ranked: Ints, judged: Judged) -> Floats:
+        """The value of every topic, (T,), as `RankValue` gives it."""
+        relevant = (judged.ideal >= self.measure.rel).sum(axis=1).tolist()
+        rows = zip(ranked, relevant, strict=True)
+        return np.array([float(self.measure(np.maximum(row[row >= -1], 0), found)) for row, found in rows])
+
+
+Value = RankValue | OneByOne
+
+
+def parse_value(text: str) -> Value:
+    """The measure of a bench that ``text`` names; UsageError as `RankValue.parse`, or where less is better."""
+    match = re.fullmatch(r"(\w+)(?:\((.*)\))?(?:@([\w.+-]+))?", text.strip())
+    if match is None or match[1] in KNOWN or match[1] not in own_measures.names():
+        return RankValue.parse(text)
+    measure = parse_own(match[1], match[2], match[3])
+    if lower_is_better(measure):
+        raise UsageError(f"measure {text!r}: less of it is better, and a bench compares measures of quality")
+    return OneByOne(measure)
 
 
 def _dcg(grades: Ints) -> Floats:
