@@ -184,6 +184,9 @@ def import_modules(names: Iterable[str]) -> None:
     for name in names:
         if name in _imported:
             continue
+        if not all(part.isidentifier() for part in name.split(".")):
+            stem = Path(name).with_suffix("").as_posix().removeprefix("./").replace("/", ".")
+            raise UsageError(f"--import {name}: write a module's name, not its file's: --import {stem}")
         before, known = len(_registered), name in sys.modules
         try:
             _import(name, here)
@@ -216,9 +219,8 @@ def _import(name: str, folder: str) -> None:
 
 
 def _absent(name: str, missing: str, folder: Path) -> str:
-    if name.endswith(".py") or os.sep in name:
-        stem = Path(name).with_suffix("").as_posix().removeprefix("./").replace("/", ".")
-        return f"--import {name}: write a module's name, not its file's: --import {stem}"
+    if name.endswith(".py"):
+        return f"--import {name}: write a module's name, not its file's: --import {name.removesuffix('.py')}"
     near = difflib.get_close_matches(name, [path.stem for path in folder.glob("*.py")], n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     what = "no module of this name" if name == missing else f"no module {missing}"

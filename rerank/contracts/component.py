@@ -30,9 +30,10 @@ def check_component(component: Any, registry: Registry) -> None:
     promise(
         cls.__doc__ and not cls.__doc__.startswith(made), component, "its class has a docstring, which list shows"
     )
-    spec = str(component)
-    promise(registry.parse(spec) == component, component, "its spec reads back", registry.parse(spec))
-    promise(str(registry.parse(spec)) == spec, component, "its spec prints back", str(registry.parse(spec)))
+    read = registry.parse(str(component))
+    promise(read == component, component, "its spec reads back", read)
+    again = registry.parse(str(read))
+    promise(str(again) == str(read), component, "its spec prints back", str(again))
     written = ", ".join(
         f"{option_name(field)}={_shown(getattr(component, field.name))}"
         for field in dataclasses.fields(cls)

@@ -46,20 +46,27 @@ def check_groups(schedule: Any, n: int) -> None:
     """Groups and the final order are well formed, whether the model is sure, unsure or silent."""
     utility, prior = made_up(n)
     for oracle in (answers(utility, 0.5), silence):
-        asked, final = played(schedule, prior, oracle)
-        seen: set[tuple[int, ...]] = set()
-        for groups in asked:
-            where = f"{len(groups)} groups of {n} candidates"
-            promise(
-                groups.dtype == np.int32 and groups.ndim == 2, schedule, "groups are int32, (g, width)", groups
-            )
-            promise(len(groups) > 0, schedule, "it ends instead of asking nothing", where)
-            promise(groups.min() >= -1 and groups.max() < n, schedule, f"positions lie in -1 .. {n - 1}", groups)
-            for group in groups:
-                _check_group(schedule, group, seen)
+        _, final = played(schedule, prior, _strict(schedule, n, oracle))
         if final is not None:
             whole = final.dtype == np.int32 and sorted(final.tolist()) == list(range(n))
             promise(whole, schedule, f"its final order, int32, has each of {n} candidates once", final)
+
+
+def _strict(schedule: Any, n: int, oracle: Oracle) -> Oracle:
+    """A model that looks at what it is asked before it answers."""
+    seen: set[tuple[int, ...]] = set()
+
+    def say(groups: Groups, width: int | None) -> Outcomes:
+        array = isinstance(groups, np.ndarray) and groups.dtype == np.int32 and groups.ndim == 2
+        promise(array, schedule, "groups are int32, (g, width)", groups)
+        promise(len(groups) > 0, schedule, "it ends instead of asking nothing")
+        inside = groups.min() >= -1 and groups.max() < n
+        promise(inside, schedule, f"positions of {n} candidates lie in -1 .. {n - 1}", groups)
+        for group in groups:
+            _check_group(schedule, group, seen)
+        return oracle(groups, width)
+
+    return say
 
 
 def _check_group(schedule: Any, group: NDArray[np.int32], seen: set[tuple[int, ...]]) -> None:

@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sparring.rerank.cli import main
 from sparring.rerank.commands.config import config_flags, config_text, parse
-from sparring.rerank.commands.list import KINDS
 from sparring.rerank.commands.options import CommonOptions
 from sparring.rerank.errors import MissingResourceError, UsageError
+from sparring.rerank.plugins import REGISTRIES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,14 +127,18 @@ def test_help_imports_no_framework() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_list_prints_one_entry_per_component(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["list", kind]) == 0
-    shown = capsys.readouterr().out.splitlines()
-    module, name = KINDS[kind]
-    names = [entry for entry, _ in getattr(importlib.import_module(module), name)]
-    listed = [re.split(r"[(\s]", line)[0] for line in shown if not line.startswith(" ")]
-    assert listed == names and len(names) >= 2
+@pytest.mark.parametrize("group", sorted({*REGISTRIES} - {"executors"}))
+def test_list_prints_one_entry_per_component(group: str, capsys: pytest.CaptureFixture[str]) -> None:
+    place = REGISTRIES[group]
+    registry = getattr(importlib.import_module(place.module), place.attribute)
+    assert main(["list", place.plural]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
+    assert [re.split(r"\W", line)[0] for line in lines] == [re.split(r"\W", name)[0] for name in registry.names()]
+
+
+def test_list_names_the_nearest_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "schedule"]) == 2
+    assert "did you mean 'schedules'?" in capsys.readouterr().err
 
 
 def test_doctor_fits_one_screen(capsys: pytest.CaptureFixture[str]) -> None:

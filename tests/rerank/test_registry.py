@@ -8,6 +8,7 @@ from typing import Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sparring.rerank.contracts import check_component
 from sparring.rerank.errors import UsageError
 from sparring.rerank.registry import Registry, aggregators, families, schedules
 
@@ -90,12 +91,57 @@ def test_everything_registered_is_documented(registry: Registry) -> None:
         assert entry.__doc__ and not entry.__doc__.startswith(entry.__name__ + "("), name
 
 
-@pytest.mark.parametrize("registry", [schedules, aggregators], ids=lambda r: r.kind)
-def test_every_default_component_prints_its_name(registry: Registry) -> None:
+def test_a_class_may_be_registered_again_where_it_stands() -> None:
+    """A cell of a notebook that runs twice, or a module that is read again."""
+
+    def define() -> type:
+        @toys.register("again")
+        @dataclass(frozen=True)
+        class Again:
+            width: int = 2
+
+        return Again
+
+    define()
+    second = define()
+    assert type(toys.parse("again")) is second
+
+    @dataclass(frozen=True)
+    class Other:
+        width: int = 2
+
+    with pytest.raises(
+        UsageError, match=r"'again' is registered twice: by .*Again .*test_registry.py:\d+\) and by .*Other"
+    ):
+        toys.register("again")(Other)
+
+
+def test_options_whose_types_are_unknown_are_named() -> None:
+    @toys.register("typed")
+    @dataclass(frozen=True)
+    class Typed:
+        m: Absent = 3  # noqa: F821
+
+    with pytest.raises(UsageError, match=r"toy 'typed' of .*Typed.*types of its options.*'Absent'"):
+        toys.parse("typed(m=4)")
+
+
+def test_a_family_needs_defaults_for_all_its_options() -> None:
+    @dataclass(frozen=True)
+    class Demanding:
+        size: int
+
+        def claims(self, checkpoint: object) -> bool:
+            return False
+
+        def load(self, checkpoint: object) -> None: ...
+
+    with pytest.raises(UsageError, match="every option needs a default, and size has none"):
+        families.register("demanding")(Demanding)
+    assert "demanding" not in families.names()
+
+
+@pytest.mark.parametrize("registry", [schedules, aggregators, families], ids=lambda r: r.kind)
+def test_every_component_keeps_what_all_promise(registry: Registry) -> None:
     for name in registry.names():
-        try:
-            component = registry.parse(name)
-        except UsageError as error:
-            assert " needs " in str(error), name
-            continue
-        assert str(component) == name
+        check_component(registry.parse(name), registry)
