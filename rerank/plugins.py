@@ -70,7 +70,8 @@ REGISTRIES: dict[str, Place] = {
         "reduce(scores)",
     ),
     "executors": Place(
-        "sparring.rerank.executors.open", "executors", "executor", "executors", "sparring.rerank.executors.open"
+        "sparring.rerank.executors.open", "executors", "executor", "executors",
+        "sparring.rerank.executors.open.Executor", ("open(model, options)",),
     ),
     "adaptive": Place(
         "sparring.rerank.search.adaptive", "adaptive", "adaptive search", "adaptive",

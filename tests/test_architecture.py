@@ -35,9 +35,12 @@ RULES = {
     "rerank/pipeline": "rerank/rounds",
     "rerank/rounds": "",
     "rerank/passages": "",
+    "rerank/contracts": "rerank/rounds rerank/executors rerank/models",
     "rerank/vocabulary": "",
     "rerank/stats": "",
     "rerank/registry": "",
+    "rerank/protocols": "",
+    "rerank/plugins": "",
     "rerank/console": "",
     "rerank/errors": "",
     "rerank/arrays": "",
@@ -48,6 +51,7 @@ RULES = {
     "eval/bench": "eval/measures eval/text_table rerank/*",
     "eval/measures": "eval/text_table rerank/*",
     "eval/text_table": "",
+    "eval/contracts": "eval/measures rerank/*",
     # train stands on all of eval and rerank
     "train/commands": "train/* eval/* rerank/commands rerank/*",
     "train/demo": "train/* eval/* rerank/*",
@@ -56,6 +60,7 @@ RULES = {
     "train/probes": "train/rankers train/losses eval/* rerank/*",
     "train/rankers": "train/losses train/data eval/* rerank/*",
     "train/sources": "train/losses train/data eval/* rerank/*",
+    "train/contracts": "train/losses train/data eval/* rerank/*",
     "train/losses": "eval/* rerank/*",
     "train/data": "eval/* rerank/*",
 }

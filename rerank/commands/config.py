@@ -6,7 +6,7 @@ import dataclasses
 import re
 import typing
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from ..errors import MissingResourceError, UsageError
 from ..plugins import import_modules
@@ -17,6 +17,8 @@ def parse(options: type[Any], command: str, args: list[str]) -> Any:
     """Reads flags (and the YAML file that ``--config`` names, turned into flags before them) into ``options``."""
     import tyro
 
+    from .options import CommonOptions
+
     config = _flag_value(args, "--config")
     flags_of_config = [] if config is None else config_flags(options, Path(config))
     modules, flags_of_config, args = _modules(options, flags_of_config, args)
@@ -25,6 +27,9 @@ def parse(options: type[Any], command: str, args: list[str]) -> Any:
     if repeated := next((flag for flag in flags if flags.count(flag) > 1), None):
         raise UsageError(f"{repeated} is given twice; give several values at once: {repeated} A B")
     args = flags_of_config + args + (["--import", *modules] if modules else [])
+    # a field cannot be called `import`; said here and not beside it, because flags can be imported without a parser
+    spelled = Annotated[tuple[str, ...], tyro.conf.arg(name="import", metavar="MODULE")]
+    CommonOptions.__annotations__["import_"] = spelled
     return tyro.cli(options, args=args, prog=f"sparring {command}")
 
 

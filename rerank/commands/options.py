@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
-
-import tyro
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from ..data.datasets import Dataset
@@ -69,7 +67,7 @@ class CommonOptions:
 
     config: Path | None = None
     """YAML file of flags, one per key; flags on the command line win."""
-    import_: Annotated[tuple[str, ...], tyro.conf.arg(name="import", metavar="MODULE")] = ()
+    import_: tuple[str, ...] = ()
     """Python modules that register components of yours, in the current folder or installed; may be repeated."""
     dry_run: bool = False
     """Check everything, count the work, and stop before doing it."""

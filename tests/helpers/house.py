@@ -22,10 +22,12 @@ GROUND = (
     "rerank/stats",
     "rerank/arrays",
     "rerank/registry",
+    "rerank/plugins",
+    "rerank/protocols",
     "rerank/console",
     "rerank/errors",
 )
-"""What every room may import: nouns, counts, ragged arrays, names, and how to speak to people."""
+"""What every room may import: nouns, counts, ragged arrays, names and plugins, and how to speak to people."""
 
 
 @dataclass(frozen=True)
