@@ -42,8 +42,8 @@ def _modules(options: type[Any], config: list[str], args: list[str]) -> tuple[li
     hints = typing.get_type_hints(options, include_extras=True)
     greedy = not any("Positional" in str(hint) for hint in hints.values())
     found: list[str] = []
-    rest = [_without_import(words, everything, found) for words, everything in ((config, True), (args, greedy))]
-    return list(dict.fromkeys(found)), *rest
+    config_rest, rest = _without_import(config, True, found), _without_import(args, greedy, found)
+    return list(dict.fromkeys(found)), config_rest, rest
 
 
 def _without_import(words: list[str], greedy: bool, found: list[str]) -> list[str]:

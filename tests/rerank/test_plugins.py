@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import pickle
 import random
 import re
 import subprocess
@@ -19,7 +20,9 @@ from sparring.rerank.commands.config import config_flags, config_text, parse
 from sparring.rerank.commands.options import CommonOptions
 from sparring.rerank.data.runs import read_run
 from sparring.rerank.errors import UsageError
+from sparring.rerank.models.loading import load, source
 from sparring.rerank.plugins import REGISTRIES, import_modules
+from sparring.rerank.registry import families
 from tiny_commands import write_collection
 from tiny_models import save_classifier
 
@@ -176,6 +179,24 @@ def test_help_reads_no_entry_points() -> None:
 # -------------------------------------------------------------------------------------------- a file of one's own
 
 
+def test_a_model_is_loaded_elsewhere_with_the_modules_that_were_imported(fresh: Path, world: Path) -> None:
+    (fresh / "mine.py").write_text(acme.MODELS.replace("acme_overlap", "acme_elsewhere"))
+    code = (
+        "import pickle, sys\n"
+        f"sys.path.append({str(fresh)!r})\n"
+        "model = pickle.load(sys.stdin.buffer).load()\n"
+        "assert type(model).__module__ == 'mine' and model.weight == 3.0"
+    )
+    try:
+        import_modules(["mine"])
+        made_from = source(load(str(world / "overlap"), family="acme_elsewhere(weight=3.0)"))
+    finally:
+        families._entries.pop("acme_elsewhere", None)
+    done = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(made_from), capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
 def test_a_file_in_the_current_folder_reaches_the_worker_processes(world: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(acme.MODELS)
     (tmp_path / "other.py").write_text(acme.SCHEDULES)
