@@ -39,7 +39,7 @@ def test_schedules_whole(name: str) -> None:
 
 @pytest.mark.parametrize("spec", ["sequence_classification", "duo", "t5(kind=mono)", "set_encoder"])
 def test_families(spec: str, tmp_path: Path) -> None:
-    golden = ROOT / "tests" / "rerank" / "models" / "golden" / "set_encoder-bert"
+    golden = ROOT / "tests" / "rerank" / "models" / "families" / "encoders" / "golden" / "set_encoder-bert"
     folders = {
         "sequence_classification": lambda: save_classifier(tmp_path, "electra"),
         "duo": lambda: save_classifier(tmp_path, "bert", labels=2),
