@@ -51,14 +51,17 @@ def check_family(family: Any, folder: str | Path, *, tolerance: float = 1e-4) ->
     groups = every_group(model.width, len(TEXTS))
     scores = scorer([together], [groups])[0]
     promise(np.isfinite(scores).all(), family, "every score is finite", scores)
-    close = {"rtol": tolerance, "atol": tolerance}
+
+    def close(said: Outcomes) -> bool:
+        return np.allclose(said, scores, rtol=tolerance, atol=tolerance)
+
     repeated = scorer([together], [groups])[0]
-    promise(np.allclose(repeated, scores, **close), family, "asked again it says the same", repeated - scores)
+    promise(close(repeated), family, "asked again it says the same", repeated - scores)
     apart = np.concatenate([scorer([together], [groups[row : row + 1]])[0] for row in range(len(groups))])
-    promise(np.allclose(apart, scores, **close), family, "a group alone scores as in a batch", apart - scores)
+    promise(close(apart), family, "a group alone scores as in a batch", apart - scores)
     beside = replace(together, qid="other", query="a longer question about the river")
     neighbours = scorer([beside, together], [groups, groups])[1]
-    promise(np.allclose(neighbours, scores, **close), family, "other topics change no score", neighbours - scores)
+    promise(close(neighbours), family, "other topics change no score", neighbours - scores)
     _check_probability(family, model.width, scores)
 
 
