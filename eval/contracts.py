@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..rerank.contracts.component import ContractError, check_component, promise
-from .measures.own import lower_is_better, own_measures
+from .measures.own import own_measures
 
 __all__ = ["ContractError", "check_measure"]
 
@@ -31,7 +31,7 @@ def check_measure(measure: Any, tries: int = 20) -> None:
         ("one document", np.array([measure.rel]), 1),
     ):
         _value(measure, what, grades, relevant)
-    sign = -1 if lower_is_better(measure) else 1
+    sign = -1 if measure.lower_is_better else 1
     for seed in range(tries):
         rng = np.random.default_rng(seed)
         grades = rng.integers(0, measure.rel + 3, size=1 + 3 * seed)

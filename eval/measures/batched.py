@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...rerank.errors import UsageError
-from .own import lower_is_better, own_measures, parse_own, printed
+from .own import own_measures, parse_own, printed
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -113,7 +113,7 @@ def parse_value(text: str) -> Value:
     if match is None or match[1] in KNOWN or match[1] not in own_measures.names():
         return RankValue.parse(text)
     measure = parse_own(match[1], match[2], match[3])
-    if lower_is_better(measure):
+    if measure.lower_is_better:
         raise UsageError(f"measure {text!r}: less of it is better, and a bench compares measures of quality")
     return OneByOne(measure)
 

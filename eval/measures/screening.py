@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from .own import own_measures
 
+
 def _hits(grades: NDArray[np.int64], rel: int) -> NDArray[np.int64]:
     """Relevant documents within the first 1, 2, ..., N ranks, (N,)."""
     return np.cumsum(grades >= rel)

@@ -140,7 +140,7 @@ def cost(schedule: Any, n: int, seed: int = 0) -> int:
     return int((sizes * (sizes - 1) // 2).sum())
 
 
-def answers(utility: NDArray[np.float64], noise: float) -> Oracle:
+def answers(utility: NDArray[np.float64], noise: float = 0.0) -> Oracle:
     """A model that prefers the higher utility: surely (``noise`` 0), or the more softly the higher the noise."""
 
     def say(groups: Groups, width: int | None) -> Outcomes:

@@ -143,6 +143,7 @@ class MadeUp:
 MEASURES = '''
 """What acme measures."""
 from dataclasses import dataclass
+from typing import ClassVar
 
 from sparring.eval.measures.catalogue import measures
 
@@ -154,6 +155,7 @@ class First:
 
     at: float = 1
     rel: int = 1
+    lower_is_better: ClassVar[bool] = False
 
     def __call__(self, grades, relevant):
         return float((grades[: int(self.at)] >= self.rel).mean()) if len(grades) else 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -54,6 +55,7 @@ def test_names_of_ir_measures_are_taken() -> None:
     @dataclass(frozen=True)
     class Mine:
         rel: int = 1
+        lower_is_better: ClassVar[bool] = False
 
         def __call__(self, grades: np.ndarray, relevant: int) -> float:
             return 0.0

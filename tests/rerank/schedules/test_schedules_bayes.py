@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
-from playing import collection, play, utility_oracle
 from sparring.rerank import registry
+from sparring.rerank.contracts.schedules import answers as utility_oracle
+from sparring.rerank.contracts.schedules import made_up as collection
+from sparring.rerank.contracts.schedules import played as play
 from sparring.rerank.pairs.dense_newton import fit
 from sparring.rerank.schedules.bayes import Bayes, _design
 from sparring.rerank.schedules.swiss import zscore

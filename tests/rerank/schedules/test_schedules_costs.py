@@ -4,8 +4,10 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from playing import collection, play, utility_oracle
 from sparring.rerank import registry
+from sparring.rerank.contracts.schedules import answers as utility_oracle
+from sparring.rerank.contracts.schedules import made_up as collection
+from sparring.rerank.contracts.schedules import played as play
 from sparring.rerank.schedules.asking import Task
 from sparring.rerank.schedules.champions import _champions
 from sparring.rerank.schedules.sorts import _bubblesort, _heapsort
