@@ -42,7 +42,8 @@ def _modules(options: type[Any], config: list[str], args: list[str]) -> tuple[li
     hints = typing.get_type_hints(options, include_extras=True)
     greedy = not any("Positional" in str(hint) for hint in hints.values())
     found: list[str] = []
-    config_rest, rest = _without_import(config, True, found), _without_import(args, greedy, found)
+    config_rest = _without_import(config, True, found)
+    rest = _without_import(args, greedy, found)
     return list(dict.fromkeys(found)), config_rest, rest
 
 
@@ -103,7 +104,7 @@ def config_flags(options: type[Any], path: Path) -> list[str]:
         elif "Positional" in str(hints[names[name]]):
             positional += [str(v) for v in (value if isinstance(value, list) else [value])]
         else:
-            flags += _as_flags(name.replace("_", "-"), value)
+            flags += [] if name == "import" and not value else _as_flags(name.replace("_", "-"), value)
     if problems:
         raise UsageError(f"{path}: " + "; ".join(problems))
     return positional + flags

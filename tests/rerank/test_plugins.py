@@ -280,6 +280,8 @@ def test_modules_are_named_as_lists_or_one_by_one(fresh: Path, words: list[str],
     assert options.import_ == modules and options.seed == 3
     (fresh / "c.yaml").write_text(config_text("sample", options))
     assert config_flags(CommonOptions, fresh / "c.yaml") == ["--import", *modules, "--seed=3"]
+    (fresh / "none.yaml").write_text("import: []\n")
+    assert parse(CommonOptions, "sample", ["--config", "none.yaml"]).import_ == ()
     both = parse(CommonOptions, "sample", ["--config", "c.yaml", "--import", "three"])
     assert both.import_ == (*modules, "three")
 
