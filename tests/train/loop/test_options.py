@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from sparring.rerank.commands.config import parse
 from sparring.rerank.errors import UsageError
+from sparring.rerank.registry import option_name
 from sparring.train.commands.train import OF_ONE_RUN, Options, config_text
 from sparring.train.loop.limits import AT_LEAST, check_numbers
 from sparring.train.loop.options import TrainingOptions
@@ -32,7 +33,7 @@ def test_the_file_of_options_gives_all_of_them_back(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(config_text(options))
     names = {line.partition(":")[0] for line in path.read_text().splitlines()[1:] if not line.startswith("- ")}
-    assert names == {field.name for field in dataclasses.fields(Options)} - set(OF_ONE_RUN)
+    assert names == {option_name(field) for field in dataclasses.fields(Options)} - set(OF_ONE_RUN)
     again = parse(Options, "train", ["--config", str(path)])
     assert dataclasses.replace(again, config=None) == dataclasses.replace(options, resume=False, overwrite=False)
 
