@@ -35,7 +35,7 @@ RULES = {
     "rerank/pipeline": "rerank/rounds",
     "rerank/rounds": "",
     "rerank/passages": "",
-    "rerank/contracts": "rerank/rounds rerank/executors rerank/models",
+    "rerank/contracts": "rerank/executors rerank/models",
     "rerank/vocabulary": "",
     "rerank/stats": "",
     "rerank/registry": "",

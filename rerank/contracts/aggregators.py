@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from ..registry import aggregators
-from ..rounds import sigmoid
 from ..vocabulary import Preferences
 from .component import check_component, promise
 
@@ -181,4 +181,4 @@ def complete(size: int, order: NDArray[np.int64], seed: int, slope: float = 0.3)
     flip = rng.random(len(first)) < 0.5
     first, second = np.where(flip, second, first), np.where(flip, first, second)
     place = np.argsort(order)
-    return topic(size, first, second, sigmoid(np.asarray((place[second] - place[first]) * slope, np.float64)))
+    return topic(size, first, second, expit(np.asarray((place[second] - place[first]) * slope, np.float64)))

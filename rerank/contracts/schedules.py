@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from ..registry import schedules
-from ..rounds import sigmoid
 from ..vocabulary import Groups, Outcomes, Schedule
 from .component import check_component, promise
 
@@ -147,7 +147,7 @@ def answers(utility: NDArray[np.float64], noise: float = 0.0) -> Oracle:
         if width != 2:
             return np.where(groups >= 0, utility[groups], np.nan)
         margin = utility[groups[:, 0]] - utility[groups[:, 1]]
-        return np.asarray(margin > 0, np.float64) if noise == 0 else sigmoid(margin / noise)
+        return np.asarray(margin > 0, np.float64) if noise == 0 else expit(margin / noise)
 
     return say
 
