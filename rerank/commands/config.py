@@ -27,7 +27,7 @@ def parse(options: type[Any], command: str, args: list[str]) -> Any:
     if repeated := next((flag for flag in flags if flags.count(flag) > 1), None):
         raise UsageError(f"{repeated} is given twice; give several values at once: {repeated} A B")
     args = flags_of_config + args + (["--import", *modules] if modules else [])
-    # a field cannot be called `import`; said here and not beside it, because flags can be imported without a parser
+    # a field cannot be called `import`; said here and not beside it, so that flags are imported without a parser
     spelled = Annotated[tuple[str, ...], tyro.conf.arg(name="import", metavar="MODULE")]
     CommonOptions.__annotations__["import_"] = spelled
     return tyro.cli(options, args=args, prog=f"sparring {command}")

@@ -12,10 +12,10 @@ from ..registry import unknown
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ALIASES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-CPU_TOKENS, CUDA_TOKENS = (
-    1024,
-    32768,
-)  # per CPU thread: activations stay in its cache; CUDA: launches are amortised
+CPU_TOKENS = 1024
+"""Of a batch and CPU thread: activations stay in its cache."""
+CUDA_TOKENS = 32768
+"""Of a batch on CUDA: launches are amortised."""
 
 
 def choose_device(name: str) -> torch.device:

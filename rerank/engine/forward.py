@@ -1,4 +1,4 @@
-"""A model's forward pass over the groups of a call: planned once, halved when out of memory, in the order of the plan."""
+"""A model's forward pass over the groups of a call: planned once, halved when out of memory."""
 
 from __future__ import annotations
 

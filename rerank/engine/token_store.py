@@ -8,12 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-CHARACTERS_PER_TOKEN = (
-    10,
-    100,
-)  # cut texts to this many characters per token kept; the second where words are long
-
-
+CHARACTERS_PER_TOKEN = (10, 100)
+"""Texts are cut to so many characters per token kept; to the second where words are long."""
 TOKENIZER_BATCH = 8192
 
 

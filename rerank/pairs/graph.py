@@ -33,4 +33,5 @@ def islands(table: Table) -> NDArray[np.int64]:
     label = np.full((count, n), n - 1, np.int64)
     label[table.mask] = components(table.preferences)  # numbered on from topic to topic
     start = np.where(table.mask, label, label.max()).min(axis=1, keepdims=True)
-    return np.where(table.mask, label - start, n - 1)
+    numbers: NDArray[np.int64] = np.where(table.mask, label - start, n - 1)
+    return numbers

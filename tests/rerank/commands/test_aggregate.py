@@ -33,4 +33,4 @@ def test_documents_beyond_the_depth_follow_in_the_order_of_the_run(tmp_path: Pat
     else:
         rows = [json.loads(line) for line in output.read_text().splitlines()]
         found = {qid: [row["item"] for row in rows if row["qid"] == qid] for qid in ("q1", "q2")}
-    assert found == dict.fromkeys(("q1", "q2"), ["d2", "d1", "d0", "d3", "d4", "d5"])
+    assert found == {key: ["d2", "d1", "d0", "d3", "d4", "d5"] for key in ("q1", "q2")}

@@ -76,7 +76,16 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 
 def flags(collection: Path, checkpoint: Path, *more: object) -> list[str]:
-    base = ["--run", collection / "first.run", "--dataset", collection, "--model", checkpoint, "--dtype", "float32"]
+    base = [
+        "--run",
+        collection / "first.run",
+        "--dataset",
+        collection,
+        "--model",
+        checkpoint,
+        "--dtype",
+        "float32",
+    ]
     return [str(flag) for flag in (*base, "--depth", 6, *more)]
 
 
