@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from ...rerank.pairs.diagnostics import TIE
 from ...rerank.rounds import topic_rng
 from ...rerank.vocabulary import Preferences
 from ..measures.batched import Judged, RankValue, pad
@@ -133,7 +134,7 @@ def _measure(worlds: Sequence[World], judge: Judge, judged: Judged) -> Statistic
         known = np.nan_to_num(matrix, nan=2.0)  # the diagonal never is the smaller of two
         middle = np.arange(0, n, max(1, n // 12))  # every so many b suffice
         weaker = np.minimum(known[:, middle, None], known[None, middle, :])
-        fine = weaker <= known[:, None, :]
+        fine = weaker <= known[:, None, :] + TIE  # the same allowance as `diagnose`
         a, b, c = np.ix_(np.arange(n), middle, np.arange(n))
         real = (a != b) & (b != c) & (a != c)
         transitive += int((fine & real).sum())

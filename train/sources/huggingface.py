@@ -165,10 +165,10 @@ def _load(path: str, name: str | None, split: str) -> Any:
     datasets.disable_progress_bars()
     try:
         if local.is_file():
-            if local.stat().st_size < BLANK and not local.read_bytes().strip():
-                raise _empty(path)
             if local.suffix not in BUILDERS:
                 raise InputError(f"{path}: expected a name that ends in {', '.join(BUILDERS)}")
+            if local.stat().st_size < BLANK and not local.read_bytes().strip():
+                raise _empty(path)
             return datasets.load_dataset(BUILDERS[local.suffix], data_files=path, **options)
         return datasets.load_dataset(path, name, **options)
     except StopIteration:  # no row to tell the columns from

@@ -97,7 +97,7 @@ def test_an_existing_output_is_safe(collection: Path, model: Path, tmp_path: Pat
         (("--model", "/no/such/model"), 4, "/no/such/model"),
         (("--dataset", "/no/such/folder"), 4, "/no/such/folder"),
         (("--run", "/no/such/run"), 4, "/no/such/run"),
-        (("--interpolate", "2"), 2, "no weight"),
+        (("--interpolate", "2"), 2, "not a weight"),
         (("--depth", "0"), 2, "--depth"),
         (("--passages", "maxq"), 2, "did you mean 'maxp'"),
         (("--tag", "two words"), 2, "one word"),
