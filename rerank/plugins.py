@@ -77,12 +77,12 @@ REGISTRIES: dict[str, Place] = {
         "sparring.rerank.search.adaptive", "adaptive", "adaptive search", "adaptive",
         "sparring.rerank.search.adaptive.AdaptiveSearch", ("calls", "search(task, depth, rng)"),
     ),
-    "kinds": Place(
-        "sparring.train.rankers.kinds", "kinds", "kind of ranker", "kinds", "sparring.train.rankers.ranker.Kind",
+    "rankers": Place(
+        "sparring.train.rankers.kinds", "kinds", "family of rankers", "rankers", "sparring.train.rankers.ranker.Kind",
         ("start(start)",),
     ),
     "retrievers": Place(
-        "sparring.train.retrievers.model", "retrievers", "kind of retriever", "retrievers",
+        "sparring.train.retrievers.model", "retrievers", "family of retrievers", "retrievers",
         "sparring.train.retrievers.model.RetrieverKind", ("codes(folder, body)",),
     ),
     "losses": Place(

@@ -54,11 +54,11 @@ def test_recipe_trains(path: Path, starts: dict[str, Path], collection: Path, tm
     """Everything is the recipe's own but the data, the start, the lengths and the number of steps."""
     recipe = yaml.safe_load(path.read_text("utf-8"))
     assert sources.parse(recipe["data"])
-    kind = recipe.get("kind", "pointwise")
+    kind = recipe.get("family", "pointwise")
     start = starts[ARCHITECTURES.get(kind.partition("(")[0], "bert")]
     flags = ["--config", str(path), "--max-steps=2", "--save-steps=1", "--dev-depth=6", "--list-size=4"]
     if "source_length" in kind:  # 64 tokens are too few for the recipe's own
-        flags.append("--kind=pair_rm")
+        flags.append("--family=pair_rm")
     command, *tiny = arguments(
         collection, start, tmp_path / "m", "--max-steps=2", "--eval-steps=2", "--list-size=4"
     )

@@ -110,9 +110,9 @@ def _training(options: Options) -> RerankerTraining | RetrieverTraining:
         registry.aggregators.parse(options.dev_aggregator)
     if options.tensorboard and not find_spec("tensorboard"):
         raise MissingPrerequisiteError("TensorBoard is needed for --tensorboard: pip install tensorboard")
-    if _retrieves(options.kind):
+    if _retrieves(options.family):
         if options.sampler or options.dev_schedule or options.dev_aggregator:
-            raise UsageError(f"--sampler, --dev-schedule and --dev-aggregator are not for {options.kind}")
+            raise UsageError(f"--sampler, --dev-schedule and --dev-aggregator are not for {options.family}")
         from ..retrievers.training import RetrieverTraining
 
         return RetrieverTraining(options)
@@ -120,7 +120,7 @@ def _training(options: Options) -> RerankerTraining | RetrieverTraining:
     from ..losses import losses
     from ..rankers.kinds import kinds
 
-    return RerankerTraining(options, kinds.parse(options.kind), losses.parse(options.loss))
+    return RerankerTraining(options, kinds.parse(options.family), losses.parse(options.loss))
 
 
 def _data(options: Options) -> tuple[Mixture, Development | None]:

@@ -46,9 +46,9 @@ class Report:
 
 def write_card(options: TrainingOptions, report: Report) -> Path:
     """Writes ``README.md`` into the folder of a reranker."""
-    pointwise = options.kind.partition("(")[0] == "pointwise"
+    pointwise = options.family.partition("(")[0] == "pointwise"
     pairs = f", pairs by `{options.sampler}`" if options.sampler else ""
-    text = f"""A reranker of kind `{options.kind}`, fine-tuned from `{options.model_name_or_path}` with
+    text = f"""A reranker of the family `{options.family}`, fine-tuned from `{options.model_name_or_path}` with
 `{options.loss}` over lists of {options.list_size} candidates{pairs}.
 Its scores are raw logits: rank by them, they are no probabilities.
 

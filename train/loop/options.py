@@ -25,7 +25,7 @@ class TrainingOptions:
     """Sources such as run(path='first.run', dataset='folder', scale=20); several are mixed by their share."""
     model_name_or_path: str = "minilm"
     """Where to start: a folder, minilm (embedded) or a name on the hub; a missing head is made anew."""
-    kind: str = "pointwise"
+    family: str = "pointwise"
     """What is trained: pointwise, t5, duo, pair_rm, late_pair, set_encoder, list_head, list_con_ranker;
     bi-encoder, poly-encoder(codes=64)."""
     loss: str = "kl"

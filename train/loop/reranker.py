@@ -44,7 +44,7 @@ class RerankerTraining:
                 options.gradient_checkpointing,
             )
         )
-        check_loss(loss, options.kind, self.ranker.layout, options.list_size)
+        check_loss(loss, options.family, self.ranker.layout, options.list_size)
         budget = options.token_budget or default_budget(self.device)
         sampler, novelty = _sampler(options, self.ranker, loss), input_of(loss) == "near_duplicates"
         ranker = self.ranker
@@ -78,7 +78,7 @@ def _sampler(options: TrainingOptions, ranker: Ranker, loss: Loss) -> Schedule |
     """What chooses the pairs of a list; None where the ranker does not look at pairs."""
     if ranker.layout.width != 2:
         if options.sampler is not None:
-            raise UsageError(f"--sampler chooses pairs, and {options.kind} looks at none")
+            raise UsageError(f"--sampler chooses pairs, and {options.family} looks at none")
         return None
     tours = input_of(loss) == "successors"
     default = "all" if ranker.layout.alone or tours else "random(rate=0.1)"  # pairs of what is read alone are free

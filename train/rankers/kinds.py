@@ -1,4 +1,4 @@
-"""What can be trained: one file per kind of ranker, written as a call like every component: ``late_pair(rank=8)``.
+"""What can be trained: one file per family of rankers, written as a call like every component: ``late_pair(rank=8)``.
 
 A kind turns a checkpoint into a `sparring.train.rankers.ranker.Ranker`, which is trained and saved as a folder
 that `sparring.rerank.models.loading.load` reads.
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ...rerank.registry import Registry
 
-kinds = Registry("kind of ranker", "sparring.train.rankers")
+kinds = Registry("family of rankers", "sparring.train.rankers")
 USUAL_LENGTH = 256
 """Tokens of one input where nobody says how many."""
 

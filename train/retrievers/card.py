@@ -21,8 +21,8 @@ sparring rerank --model {output} --run first.run --dataset DATASET --output rera
 
 def write_card(options: TrainingOptions, report: Report) -> Path:
     """Writes ``README.md`` into the folder of a bi-encoder or poly-encoder."""
-    poly = options.kind.replace("-", "_").startswith("poly_encoder")
-    text = f"""A retriever of kind `{options.kind}`, fine-tuned from `{options.model_name_or_path}` with
+    poly = options.family.replace("-", "_").startswith("poly_encoder")
+    text = f"""A retriever of the family `{options.family}`, fine-tuned from `{options.model_name_or_path}` with
 `{options.loss}` over lists of {options.list_size} candidates.
 
 {(_CODES if poly else _VECTORS).format(output=options.output_dir)}

@@ -34,7 +34,7 @@ from ..rankers.kinds import USUAL_LENGTH
 from .data import DOCUMENT, QUERY
 from .losses import LibraryLoss, PassageCentric, RetrieverLoss, parse
 
-retrievers = Registry("kind of retriever", "sparring.train.retrievers.model")
+retrievers = Registry("family of retrievers", "sparring.train.retrievers.model")
 VECTOR = "sentence_embedding"
 
 

@@ -132,7 +132,7 @@ class RetrieverTraining:
 
     def __init__(self, options: TrainingOptions) -> None:
         self.options = options
-        kind, self.loss = named(options.kind.replace("-", "_"), options.loss, options.list_size)
+        kind, self.loss = named(options.family.replace("-", "_"), options.loss, options.list_size)
         self.device = begin(options)
         self.retriever = Retriever(options.model_name_or_path, kind, options.max_length, options.dropout)
         if options.gradient_checkpointing:

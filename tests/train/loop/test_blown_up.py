@@ -50,7 +50,7 @@ def test_training_that_blew_up_stops(
 ) -> None:
     output = tmp_path / "m"
     begin = start if kind == "pointwise" else encoder
-    command = without_dev(arguments(collection, begin, output, *HOT, *more, f"--kind={kind}"))
+    command = without_dev(arguments(collection, begin, output, *HOT, *more, f"--family={kind}"))
     assert main(command) == 6
     said = capsys.readouterr().err.splitlines()[-1]
     found = re.match(

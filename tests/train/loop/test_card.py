@@ -47,7 +47,7 @@ def test_the_head_names_base_license_task_and_library(start: Path) -> None:
 def test_an_unknown_license_is_said(start: Path, beside: str | None) -> None:
     if beside is not None:
         (start / "README.md").write_text(beside)
-    card = ModelCard.load(write_retriever_card(options(start, kind="poly-encoder"), REPORT))
+    card = ModelCard.load(write_retriever_card(options(start, family="poly-encoder"), REPORT))
     assert (card.data.license, card.data.license_name) == ("other", "unknown")
     assert card.data.pipeline_tag == "sentence-similarity" and "poly-encoder" in card.data.tags
     assert "The license is unknown" in card.text and "Not measured" not in card.text

@@ -39,7 +39,7 @@ def test_a_resumed_log_has_totals_and_the_true_loss(
     if kind == "bi-encoder":
         start = save_bi_encoder(tmp_path / "encoder")
     output = tmp_path / "m"
-    flags = [f"--kind={kind}", "--max-steps=8", "--save-steps=3", "--logging-steps=4", "--eval-steps=4"]
+    flags = [f"--family={kind}", "--max-steps=8", "--save-steps=3", "--logging-steps=4", "--eval-steps=4"]
     command = arguments(collection, start, output, *flags, "--learning-rate=1e-3")
     assert main(command) == 0
     whole = log_of(output)

@@ -165,11 +165,11 @@ def test_the_command_trains_tours_and_refuses_before_work(
     short = ["--max-steps=1", "--eval-steps=1", "--dev-depth=4"]
     for flags, message in (
         (["--loss=tsprank_local"], "pointwise compares no pairs"),
-        (["--loss=tsprank_global", "--kind=late_pair", "--sampler=random"], "looks at every pair of a list"),
+        (["--loss=tsprank_global", "--family=late_pair", "--sampler=random"], "looks at every pair of a list"),
         (["--loss=ordinal"], "takes a score per class or threshold"),
     ):
         assert main(arguments(collection, start, tmp_path / "no", *short, *flags)) == 2
         assert message in capsys.readouterr().err and not (tmp_path / "no").exists()
-    command = arguments(collection, start, tmp_path / "m", *short, "--loss=tsprank_global", "--kind=late_pair")
+    command = arguments(collection, start, tmp_path / "m", *short, "--loss=tsprank_global", "--family=late_pair")
     assert main(command) == 0
     assert (tmp_path / "m" / "model.safetensors").is_file()

@@ -213,11 +213,11 @@ def test_tensorboard_that_is_missing_is_named(
     [
         (["--sampler=random"], "--sampler chooses pairs, and pointwise looks at none"),
         (
-            ["--kind=late_pair", "--sampler=pointwise"],
+            ["--family=late_pair", "--sampler=pointwise"],
             "pointwise scores candidates one by one, but the model compares",
         ),
-        (["--kind=late_pair", "--dev-schedule=pointwise"], "pointwise scores candidates one by one"),
-        (["--kind=late_pairs"], "unknown kind of ranker 'late_pairs' .did you mean 'late_pair'"),
+        (["--family=late_pair", "--dev-schedule=pointwise"], "pointwise scores candidates one by one"),
+        (["--family=late_pairs"], "unknown family of rankers 'late_pairs' .did you mean 'late_pair'"),
         (["--sampler=al"], "unknown schedule 'al'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""One contract for every kind of ranker: it learns, it is what it saves, and it goes on where it was stopped."""
+"""One contract for every family of rankers: it learns, it is what it saves, and it goes on where it was stopped."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_it_learns_and_goes_on_where_it_was_stopped(
     start, loss = KINDS[spec]
     output = tmp_path / "model"
     rate, steps = (5e-4, 40) if start == "t5" else (1e-3, 8)  # T5 starts with large embeddings
-    flags = [f"--kind={spec}", f"--loss={loss}", f"--max-steps={steps}", "--dev-depth=6"]
+    flags = [f"--family={spec}", f"--loss={loss}", f"--max-steps={steps}", "--dev-depth=6"]
     flags += [f"--eval-steps={steps // 2}", f"--save-steps={steps // 2}", "--per-device-train-batch-size=6"]
     flags += [f"--learning-rate={rate}", f"--head-learning-rate={3 * rate}", "--warmup-ratio=0"]
     command = arguments(collection, starts[start], output, *flags)

@@ -30,7 +30,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def arguments(collection: Path, start: Path, output: Path, *more: str) -> list[str]:
     """A training of four steps, measured and saved every second one; ``more`` replaces flags."""
     flags = [
-        "--kind=bi-encoder", f"--model-name-or-path={start}", f"--output-dir={output}", "--list-size=5",
+        "--family=bi-encoder", f"--model-name-or-path={start}", f"--output-dir={output}", "--list-size=5",
         "--per-device-train-batch-size=3", "--max-steps=4", "--eval-steps=2", "--save-steps=2", "--logging-steps=1",
         "--max-length=32", f"--dev-run={collection}/first.run", f"--dev-dataset={collection}", "--dev-holdout=3",
         "--device=cpu", "--dtype=float32", "--learning-rate=1e-3", "--warmup-ratio=0",
@@ -136,7 +136,7 @@ def test_two_processes_train_one_retriever(collection: Path, start: Path, tmp_pa
 def test_poly_encoder_is_trained_and_reranks(collection: Path, start: Path, tmp_path: Path) -> None:
     output = tmp_path / "poly"
     flags = [
-        "--kind=poly-encoder(codes=5)",
+        "--family=poly-encoder(codes=5)",
         "--loss=in_batch(infonce)",
         "--max-steps=8",
         "--head-learning-rate=0.01",
@@ -163,7 +163,7 @@ def test_poly_encoders_refuse_losses_that_compare_vectors(
     collection: Path, start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for loss in ("pair", "MultipleNegativesRankingLoss"):
-        assert main(arguments(collection, start, tmp_path / "no", "--kind=poly-encoder", f"--loss={loss}")) == 2
+        assert main(arguments(collection, start, tmp_path / "no", "--family=poly-encoder", f"--loss={loss}")) == 2
         assert "a poly-encoder has none of its query" in capsys.readouterr().err
         assert not (tmp_path / "no").exists()
 
