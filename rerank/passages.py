@@ -109,6 +109,11 @@ class Windowed:
         """Those of the scorer behind it: groups are windows."""
         return self._scorer.stats
 
+    @property
+    def remembers(self) -> bool:
+        """As the scorer behind it."""
+        return self._scorer.remembers
+
     def close(self) -> None:
         """Closes the scorer behind it."""
         self._scorer.close()

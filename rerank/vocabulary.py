@@ -212,6 +212,8 @@ class Scorer(Protocol):
             it.
         description: what the fingerprint stands for, in readable fields.
         stats: what has been counted so far.
+        remembers: what it computed in one call serves later ones, so that the last bits of an answer depend on the
+            calls before it.
     """
 
     @property
@@ -225,6 +227,9 @@ class Scorer(Protocol):
 
     @property
     def stats(self) -> Stats: ...
+
+    @property
+    def remembers(self) -> bool: ...
 
     def __call__(
         self,

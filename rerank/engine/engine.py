@@ -40,6 +40,8 @@ class Engine:
         device, dtype, token_budget, deterministic, progress: see `sparring.rerank.engine.model.ScorerOptions`.
     """
 
+    remembers = False
+
     def __init__(
         self,
         model: Model,

@@ -58,6 +58,8 @@ class Pool:
         options: how each process runs the model; their ``device`` is not looked at.
     """
 
+    remembers = False  # which process did what is chance: there is nothing to repeat
+
     def __init__(self, model: AnyModel, devices: Sequence[str], options: ScorerOptions) -> None:
         self.model = model
         self.width: int | None = model.width

@@ -8,6 +8,7 @@ same pair of texts in another collection is a hit.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -119,6 +120,7 @@ class Recorded:
         self._scorer = scorer
         self._pages = pages
         self._configuration = configuration
+        self._skipped: list[Asked] = []
         self._live: dict[int, HashedTopic] = {}
         self._known: dict[int, Table] = {}
 
@@ -131,6 +133,11 @@ class Recorded:
     def stats(self) -> Stats:
         """Those of the scorer behind it: what came from the ledger is not counted."""
         return self._scorer.stats
+
+    @property
+    def remembers(self) -> bool:
+        """As the scorer behind it."""
+        return self._scorer.remembers
 
     def close(self) -> None:
         """Closes the scorer behind it; the ledger is closed by whoever opened it."""
@@ -160,7 +167,13 @@ class Recorded:
         missing = distinct[~call.done[distinct]]
         self.asked += len(missing)
         self.hits += len(call.done) - len(missing)
-        if len(missing):
+        if not len(missing):
+            if self._scorer.remembers:
+                self._skipped.append(self._parts(topics, groups, call, distinct))
+        else:
+            for before in self._skipped:  # what an uninterrupted run had computed by now
+                self._scorer(before.topics, before.groups, None, before.known)
+            self._skipped.clear()
             self._ask(topics, groups, call, distinct, sink)
             for size, rows in call.by_size(missing):
                 rows, values = _whole(rows, call.values(rows, size))
@@ -171,6 +184,7 @@ class Recorded:
         """Keeps the hashes and stored outcomes of the topics at work, and of no others."""
         if all(id(topic) in self._live for topic in topics):
             return
+        self._skipped.clear()
         self._live = {id(topic): HashedTopic(topic) for topic in topics}
         self._known = {}
         pages: dict[int, list[tuple[Keys, NDArray[np.float64]]]] = {}
@@ -181,6 +195,16 @@ class Recorded:
             self._known[size] = Table()
             self._known[size].add(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
+    def _parts(
+        self, topics: Sequence[Candidates], groups: Sequence[Groups], call: Call, ask: NDArray[np.int64]
+    ) -> Asked:
+        """The groups ``ask`` of a call, by topic, with what is known of them."""
+        owners, starts = np.unique(call.topic[ask], return_index=True)
+        parts = np.split(ask, starts[1:])
+        rows = [groups[owner][call.row[part]] for owner, part in zip(owners.tolist(), parts, strict=True)]
+        known = [call.shaped(group, part) for group, part in zip(rows, parts, strict=True)]
+        return Asked([topics[owner] for owner in owners.tolist()], rows, known, starts, parts)
+
     def _ask(
         self,
         topics: Sequence[Candidates],
@@ -189,9 +213,8 @@ class Recorded:
         ask: NDArray[np.int64],
         sink: Sink | None,
     ) -> None:
-        owners, starts = np.unique(call.topic[ask], return_index=True)
-        parts = np.split(ask, starts[1:])
-        asked = [groups[owner][call.row[part]] for owner, part in zip(owners.tolist(), parts, strict=True)]
+        asked = self._parts(topics, groups, call, ask)
+        starts, parts = asked.starts, asked.parts
 
         def record(topic: NDArray[np.int64], row: NDArray[np.int64], outcomes: Outcomes) -> None:
             rows = ask[starts[topic] + row]
@@ -200,8 +223,7 @@ class Recorded:
             if sink is not None:
                 call.report(sink, rows)
 
-        before = [call.shaped(group, part) for group, part in zip(asked, parts, strict=True)]
-        answers = self._scorer([topics[owner] for owner in owners.tolist()], asked, record, before)
+        answers = self._scorer(asked.topics, asked.groups, record, asked.known)
         for index, (part, outcomes) in enumerate(zip(parts, answers, strict=True)):
             late = np.flatnonzero(~call.done[part])  # a scorer need not report as it goes
             if len(late):
@@ -218,6 +240,17 @@ class Recorded:
                 parts.append((call.number[part], call.keys[part], values))
         if parts:
             self._pages.append(self._configuration, parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A call as it is put to the scorer; ``parts`` are rows of the ledger's call, a topic each, at ``starts``."""
+
+    topics: list[Candidates]
+    groups: list[Groups]
+    known: list[Outcomes]
+    starts: NDArray[np.int64]
+    parts: list[NDArray[np.int64]]
 
 
 def _whole(rows: NDArray[np.int64], values: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

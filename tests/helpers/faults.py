@@ -65,6 +65,7 @@ class FaultyScorer:
     asked: int = field(default=0)
     stats: Stats = field(default_factory=Stats)
     closed: bool = False
+    remembers: bool = False
 
     @property
     def description(self) -> dict[str, object]:

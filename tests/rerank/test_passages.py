@@ -35,6 +35,7 @@ class CountsGold:
 
     width = 1
     fingerprint = "gold"
+    remembers = False
 
     def __init__(self) -> None:
         self.seen: list[str] = []

@@ -13,11 +13,16 @@ import yaml
 from safetensors.torch import save_file
 from sparring.rerank import registry
 from sparring.rerank.cli import main
+from sparring.rerank.data.candidates import candidates
+from sparring.rerank.data.datasets import open_dataset
 from sparring.rerank.data.preferences import read_preferences
 from sparring.rerank.data.runs import read_run
-from sparring.rerank.engine.model import default_schedule
+from sparring.rerank.engine.model import AnyModel, default_schedule
+from sparring.rerank.executors.open import open_scorer
+from sparring.rerank.ledger.ledger import Ledger
 from sparring.rerank.models.families.encoders.poly_encoder import PolyCodes
 from sparring.rerank.models.loading import load
+from sparring.rerank.vocabulary import Groups, Scorer
 from tiny_commands import write_collection
 from tiny_families import allrank_state, save_jina, save_list_con_ranker, save_listt5, save_pair_rm, save_webis
 from tiny_generators import save_causal, save_t5
@@ -133,8 +138,6 @@ def test_a_resumed_rerank_is_byte_identical_without_asking_again(
 
 
 def test_opening_a_scorer_leaves_the_model_as_it_is(checkpoint: Path) -> None:
-    from sparring.rerank.executors.open import open_scorer
-
     model = load(str(checkpoint))
     before = model.fingerprint
     one, other = (open_scorer(model, device="cpu", dtype="float32", progress=False) for _ in range(2))
@@ -145,3 +148,35 @@ def test_opening_a_scorer_leaves_the_model_as_it_is(checkpoint: Path) -> None:
 def test_serve_loads_it(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--model", str(checkpoint), "--device", "cpu", "--dtype", "float32", "--dry-run"]) == 0
     assert "ready to serve" in capsys.readouterr().out
+
+
+def test_a_run_that_was_stopped_between_rounds_goes_on_with_the_same_bits(
+    collection: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    """What a scorer keeps from round to round is made again in the batches of an uninterrupted run."""
+    model = load(str(checkpoint))
+    run, dataset = read_run(collection / "first.run"), open_dataset(str(collection))
+    topics = list(candidates(run, dataset, depth=8))
+    rounds = rounds_of(model.width)
+    with Ledger.open(tmp_path / "whole") as ledger:
+        scorer = ledger.wrap(opened(model))
+        whole, work = [scorer(topics, asked) for asked in rounds], scorer.stats.sequences
+    with Ledger.open(tmp_path / "stopped") as ledger:
+        ledger.wrap(opened(model))(topics, rounds[0])
+    with Ledger.open(tmp_path / "stopped") as ledger:
+        scorer = ledger.wrap(opened(model))
+        again = [scorer(topics, asked) for asked in rounds]
+        assert scorer.stats.sequences == work or not scorer.remembers  # batches of both rounds, as without a stop
+    for one, other in zip(whole, again, strict=True):
+        assert all(a.tobytes() == b.tobytes() for a, b in zip(one, other, strict=True))
+
+
+def opened(model: AnyModel) -> Scorer:
+    return open_scorer(model, device="cpu", dtype="bfloat16", progress=False)
+
+
+def rounds_of(width: int | None) -> list[list[Groups]]:
+    """Two rounds for four topics; the second asks about candidates of the first and about others."""
+    first = {1: [[0], [1], [2], [3]], 2: [[0, 1], [2, 3], [1, 4]], None: [[0, 1, 2, 3]]}[width]
+    second = {1: [[4], [5], [6]], 2: [[1, 0], [3, 5], [4, 6]], None: [[2, 3, 4, 5]]}[width]
+    return [[np.array(rows, np.int32)] * 4 for rows in (first, second)]

@@ -40,7 +40,7 @@ def test_scores_that_float32_cannot_hold_come_back_too(tmp_path):
     exact = 0.1 + 0.2
 
     class Scorer64:
-        width, fingerprint, description = 1, "{}", {}
+        width, fingerprint, description, remembers = 1, "{}", {}, False
 
         def __call__(self, topics, groups, sink=None, known=None):
             return [np.full(part.shape, exact) for part in groups]
@@ -136,7 +136,7 @@ def test_a_topic_with_lone_surrogates_and_nul_is_only_data(tmp_path):
 
 
 class _Constant:
-    width, fingerprint, description = 1, "{}", {}
+    width, fingerprint, description, remembers = 1, "{}", {}, False
 
     def __call__(self, topics, groups, sink=None, known=None):
         return [part.astype(np.float64) for part in groups]

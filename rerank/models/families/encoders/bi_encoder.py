@@ -62,6 +62,7 @@ class BiEncoderScorer:
     """
 
     width: int | None = 1
+    remembers = False
 
     def __init__(self, model: BiEncoder, options: ScorerOptions) -> None:
         self.model, self.encoder = model, model.encoder

@@ -119,6 +119,7 @@ class LatePair:
     """
 
     width: int | None = 2
+    remembers = True
 
     def __init__(self, model: LatePairEncoder, options: ScorerOptions) -> None:
         self.model = model

@@ -145,6 +145,7 @@ class ListConRankerScorer:
     """Scores lists with a `ListConRanker`; a `sparring.rerank.vocabulary.Scorer` of any width."""
 
     width: int | None = None
+    remembers = True
 
     def __init__(self, model: ListConRanker, options: ScorerOptions) -> None:
         self.model = model

@@ -112,6 +112,7 @@ class ListHeadScorer:
     """Scores lists with a `ListHead`; a `sparring.rerank.vocabulary.Scorer` of any width."""
 
     width: int | None = None
+    remembers = True
 
     def __init__(self, model: ListHead, options: ScorerOptions) -> None:
         self.model = model

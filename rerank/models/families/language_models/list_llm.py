@@ -78,6 +78,7 @@ class ListLLMScorer:
     """
 
     width: int | None = None
+    remembers = False
 
     def __init__(self, model: ListLLM, options: ScorerOptions) -> None:
         self.model, self.chat = model, model.chat

@@ -93,6 +93,7 @@ class ListT5Scorer:
     """
 
     width: int | None = None
+    remembers = True
 
     def __init__(self, model: ListT5, options: ScorerOptions) -> None:
         self.model = model
