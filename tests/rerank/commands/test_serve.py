@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -75,8 +76,9 @@ def test_the_command_serves_until_it_is_told_to_stop(model: Path, number: signal
         assert process.stdout is not None
         line = process.stdout.readline()
         port = int(re.search(r":(\d+)/rerank", line)[1])  # type: ignore[index]
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-        connection.request("POST", "/rerank", json.dumps({"query": "q", "documents": ["a", "b"]}))
-        assert connection.getresponse().status == 200
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+            connection.request("POST", "/rerank", json.dumps({"query": "q", "documents": ["a", "b"]}))
+            with connection.getresponse() as answer:
+                assert answer.status == 200 and len(json.load(answer)["results"]) == 2
         process.send_signal(number)
         assert process.wait(20) == 0

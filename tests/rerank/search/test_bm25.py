@@ -26,6 +26,7 @@ def test_scores_are_those_of_the_second_implementation(texts: list[str], query: 
     np.testing.assert_allclose(found, Oracle.of(texts, k1=1.2, b=0.7).scores([query]), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_real_collection_is_scored_alike() -> None:
     texts = [f"{item.title} {item.text}" for item in documents()][::7]
     queries = [text for _, _, text in topics()]
