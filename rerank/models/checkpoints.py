@@ -12,6 +12,7 @@ from typing import Any
 
 from ..data.atomic import sha256
 from ..errors import InputError, MissingPrerequisiteError, MissingResourceError
+from .layout import AGAIN, MODULES, ROUTER, Kind, Layout, read_json, read_layout
 
 EMBEDDED = "minilm"
 """The sentence-transformers model that comes as a Python package (all-MiniLM-L6-v2) and needs no hub."""
@@ -32,12 +33,26 @@ STATES = (
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A model on disk: the name the user gave, its folder, its ``config.json``, and its weight files, checked."""
+    """A model on disk: the name the user gave, its folder, its ``config.json``, and its weight files, checked.
+
+    ``layout`` says what kind of folder it is; config and weights are the transformer's, wherever it lies.
+    """
 
     name: str
     folder: Path
     config: dict[str, Any]
     weights: tuple[Path, ...] = field(repr=False)
+    layout: Layout = field(default_factory=Layout, repr=False)
+
+    @property
+    def body(self) -> Path:
+        """The folder of the transformer: config, weights and tokenizer."""
+        return self.folder / self.layout.body
+
+    @property
+    def plain(self) -> bool:
+        """Whether ``config.json`` alone says what this is: a checkpoint of transformers, without modules."""
+        return self.layout.kind is Kind.PLAIN
 
     @property
     def model_type(self) -> str:
@@ -52,7 +67,7 @@ class Checkpoint:
     def json(self, name: str) -> dict[str, Any]:
         """Another JSON file of the folder; empty where it does not exist."""
         path = self.folder / name
-        return _read_json(path) if path.is_file() else {}
+        return read_json(path) if path.is_file() else {}
 
     def digest(self) -> str:
         """SHA-256 over the weights and the config, in hexadecimal."""
@@ -69,20 +84,34 @@ def find(name: str, revision: str | None = None) -> Checkpoint:
     if name.startswith(SERVED):
         return Checkpoint(name, Path(os.devnull), {"model_type": "served"}, ())
     folder = locate(name, revision)
-    if not (folder / "config.json").is_file():
+    if not is_model(folder):
         raise MissingResourceError(f"{folder} holds no config.json: give the folder of a transformers checkpoint")
-    return Checkpoint(str(name), folder, _read_json(folder / "config.json"), check_weights(folder))
+    layout = read_layout(folder)
+    body = folder / layout.body
+    if not (body / "config.json").is_file():
+        if layout.kind in (Kind.CROSS_ENCODER, Kind.BI_ENCODER):
+            raise MissingResourceError(f"{folder}: {layout.what}, but {body} holds no config.json")
+        return Checkpoint(str(name), folder, {}, (), layout)  # nothing that loads: it is named when it is refused
+    config = read_json(body / "config.json")
+    if pickled := [path for path in pickled_weights(folder) if path.parent not in (folder, body)]:
+        raise _refusal(pickled[0])
+    return Checkpoint(str(name), folder, config, check_weights(body), layout)
+
+
+def is_model(folder: Path) -> bool:
+    """Whether a folder has a config by which a model is known."""
+    return any((folder / name).is_file() for name in ("config.json", MODULES, ROUTER))
 
 
 def check_weights(folder: Path) -> tuple[Path, ...]:
     """The safetensors files of a folder, each whole; else an InputError naming the damaged one and its repair."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        names = sorted(set(_read_json(index)["weight_map"].values()))
+        names = sorted(set(read_json(index)["weight_map"].values()))
         absent = [name for name in names if not (folder / name).is_file()]
         if absent:
             raise InputError(
-                f"{folder}: {len(absent)} of {len(names)} weight files are missing ({absent[0]} ...): {_AGAIN}"
+                f"{folder}: {len(absent)} of {len(names)} weight files are missing ({absent[0]} ...): {AGAIN}"
             )
         paths = [folder / name for name in names]
     elif (folder / "model.safetensors").is_file():
@@ -92,8 +121,6 @@ def check_weights(folder: Path) -> tuple[Path, ...]:
         if pickled:
             raise _refusal(pickled[0])
         raise MissingResourceError(f"{folder} holds no model.safetensors")
-    if pickled := [path for path in pickled_weights(folder) if path.parent != folder]:
-        raise _refusal(pickled[0])
     for path in paths:
         _check_safetensors(path)
     return tuple(paths)
@@ -118,9 +145,6 @@ def _refusal(path: Path) -> InputError:
     )
 
 
-_AGAIN = "delete the file and download it again (hf download NAME --force-download)"
-
-
 def _check_safetensors(path: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
@@ -134,7 +158,7 @@ def _check_safetensors(path: Path) -> None:
         reason = str(error).removeprefix("Error while deserializing header: ")
         size = path.stat().st_size
         raise InputError(
-            f"{path} is truncated, damaged or no safetensors file ({reason}; {size:,} bytes): {_AGAIN}"
+            f"{path} is truncated, damaged or no safetensors file ({reason}; {size:,} bytes): {AGAIN}"
         ) from None
 
 
@@ -143,16 +167,6 @@ def _weights_digest(path: Path) -> str:
     if len(blob) == 64 and all(character in "0123456789abcdef" for character in blob):
         return blob
     return sha256(path)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not valid JSON ({error}): {_AGAIN}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a JSON object, found {type(content).__name__}")
-    return content
 
 
 def locate(name: str, revision: str | None = None, pickled: bool = False) -> Path:
@@ -180,7 +194,7 @@ def _from_hub(name: str, revision: str | None, pickled: bool) -> Path:
 
     try:
         cached = Path(snapshot_download(name, revision=revision, allow_patterns=FILES, local_files_only=True))
-        whole = (cached / "config.json").is_file() and _has_weights(cached, pickled)
+        whole = is_model(cached) and _has_weights(cached, pickled)
         if whole or constants.HF_HUB_OFFLINE:  # offline, what is missing is named when the files are checked
             return cached
     except LocalEntryNotFoundError:
@@ -206,4 +220,5 @@ def _from_hub(name: str, revision: str | None, pickled: bool) -> Path:
 
 
 def _has_weights(folder: Path, pickled: bool) -> bool:
-    return any(folder.glob("*.safetensors")) or (pickled and bool(pickled_weights(folder)))
+    where = "*.safetensors" if (folder / "config.json").is_file() else "*/*.safetensors"  # of the transformer
+    return any(folder.glob(where)) or (pickled and bool(pickled_weights(folder)))

@@ -131,7 +131,7 @@ def load_pretrained(auto: Any, checkpoint: Checkpoint, **options: Any) -> Any:
     try:
         with quiet_transformers(logging.CRITICAL):  # the report of missing weights is ours, as an error
             module, info = auto.from_pretrained(
-                checkpoint.folder,
+                checkpoint.body,
                 output_loading_info=True,
                 use_safetensors=True,
                 trust_remote_code=False,
@@ -161,9 +161,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            checkpoint.folder, trust_remote_code=False, local_files_only=True
-        )
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.body, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{checkpoint.name}: its tokenizer cannot be loaded: {error}") from None
     if not tokenizer.is_fast:
@@ -174,13 +172,21 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
 def _claimant(checkpoint: Checkpoint) -> Any:
     stated = checkpoint.config.get(FAMILY_KEY)
     if stated is not None:
-        return families.parse(str(stated))
+        chosen = families.parse(str(stated))
+        if checkpoint.plain or chosen.claims(checkpoint):
+            return chosen
+        raise UsageError(
+            f"{checkpoint.name}: its config.json states {FAMILY_KEY} {str(stated)!r}, but the folder is "
+            f"{checkpoint.layout.what}: choose one with --family"
+        )
     claims = [name for name, cls in families if cls().claims(checkpoint)]
     if len(claims) == 1:
         return families.parse(claims[0])
     seen = f"model_type {checkpoint.model_type!r}, architecture {checkpoint.architecture!r}"
     if claims:
         raise UsageError(f"{checkpoint.name} ({seen}) could be {' or '.join(claims)}: choose one with --family")
+    if not checkpoint.plain:
+        raise InputError(f"{checkpoint.name} is {checkpoint.layout.what}: no family of rerankers runs that")
     raise UsageError(
         f"{checkpoint.name} ({seen}) is of no known family: choose one with --family "
         f"({', '.join(families.names())})"

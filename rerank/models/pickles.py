@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import console
 from ..errors import InputError, MissingPrerequisiteError
-from .checkpoints import SERVED, Checkpoint, find, locate, pickled_weights
+from .checkpoints import SERVED, Checkpoint, find, is_model, locate, pickled_weights
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +36,7 @@ def opened(name: str, revision: str | None = None, allow_pickle: bool = False) -
     anything but named tensors.
     """
     folder = locate(name, revision, pickled=True) if allow_pickle and not name.startswith(SERVED) else None
-    pickled = pickled_weights(folder) if folder is not None and (folder / "config.json").is_file() else []
+    pickled = pickled_weights(folder) if folder is not None and is_model(folder) else []
     if folder is None or not pickled:
         yield find(name, revision)
         return

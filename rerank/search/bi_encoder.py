@@ -20,6 +20,7 @@ from ..console import bars_wanted, log, progress, quiet_transformers
 from ..engine.devices import choose_device, choose_dtype, default_budget, dtype_name
 from ..errors import InputError, SparringError, UsageError
 from ..models.checkpoints import Checkpoint
+from ..models.families.encoders.bi_encoder import check_embeds
 from ..models.pickles import opened
 
 Vectors = NDArray[np.float32]
@@ -198,7 +199,8 @@ def batches(lengths: NDArray[np.int64], budget: int) -> Iterator[NDArray[np.int6
 def _load(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Any:
     from sentence_transformers import SentenceTransformer
 
-    if not (checkpoint.folder / "modules.json").is_file():
+    check_embeds(checkpoint)
+    if checkpoint.plain:
         log.warning("%s has no modules.json: mean pooling of the last layer is assumed", checkpoint.name)
     try:
         with contextlib.nullcontext() if bars_wanted() else quiet_transformers(None):

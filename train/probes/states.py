@@ -45,7 +45,7 @@ class States:
         self.dtype = dtype_name(kind)
         self.causal = "CausalLM" in found.architecture or "LMHead" in found.architecture
         self._tokenizer = load_tokenizer(found)
-        self._model = load_quietly(AutoModel, found.folder).to(self.device, kind).eval()
+        self._model = load_quietly(AutoModel, found.body).to(self.device, kind).eval()
         config = self._model.config
         if not -config.num_hidden_layers - 1 <= layer <= config.num_hidden_layers:
             raise UsageError(f"--layer {layer}: {name} has hidden states 0 to {config.num_hidden_layers}")

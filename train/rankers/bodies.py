@@ -16,6 +16,7 @@ from ...rerank.engine.templates import Truncation
 from ...rerank.errors import InputError
 from ...rerank.models.checkpoints import Checkpoint, find
 from ...rerank.models.families.encoders.sequence_classification import ROBERTA
+from ...rerank.models.layout import Kind
 from ...rerank.models.loading import FAMILY_KEY, clamp_length, load_tokenizer
 from .kinds import USUAL_LENGTH, Start
 
@@ -41,8 +42,16 @@ class Body:
 
 
 def find_start(start: Start, known: frozenset[str], what: str) -> Checkpoint:
-    """The checkpoint to start from; InputError where its ``model_type`` is none of ``known``."""
+    """The checkpoint to start from; InputError where its ``model_type`` is none of ``known``.
+
+    A CrossEncoder of modules is refused: its head and its prompt would be lost.
+    """
     found = find(start.name)
+    if found.layout.kind not in (Kind.PLAIN, Kind.BI_ENCODER) and not found.layout.only_a_classifier:
+        raise InputError(
+            f"{start.name} is {found.layout.what}: training cannot go on with that; start from its body, "
+            "saved without the modules, or from another checkpoint"
+        )
     if found.model_type not in known:
         raise InputError(
             f"{start.name}: model_type {found.model_type!r} cannot be trained as {what}; known: "
@@ -55,7 +64,7 @@ def load_body(start: Start, found: Checkpoint, auto: Any, **options: Any) -> Bod
     """Loads an encoder with whatever head ``auto`` gives it; weights that the checkpoint lacks are new."""
     dropouts = {} if start.dropout is None else {k: start.dropout for k in DROPOUTS if k in found.config}
     tokenizer = load_tokenizer(found)
-    module = load_quietly(auto, found.folder, **dropouts, **options)
+    module = load_quietly(auto, found.body, **dropouts, **options)
     config = module.config
     first = config.pad_token_id + 1 if config.model_type in ROBERTA else 0
     length = clamp_length(start.max_length, config.max_position_embeddings - first, USUAL_LENGTH)

@@ -53,7 +53,7 @@ class PairRM:
         else:
             find_start(start, frozenset({"deberta-v2"}), "a PairRM")
             dropouts = {} if start.dropout is None else {k: start.dropout for k in DROPOUTS if k in found.config}
-            body = load_quietly(AutoModel, found.folder, **dropouts)
+            body = load_quietly(AutoModel, found.body, **dropouts)
             tokenizer.add_tokens(list(MARKERS.values()), special_tokens=True)
             if len(tokenizer) > len(body.get_input_embeddings().weight):
                 body.resize_token_embeddings(len(tokenizer), mean_resizing=False)

@@ -39,7 +39,7 @@ class T5:
 
         found = find_start(start, MODEL_TYPES, "a T5 reranker")
         dropout = {} if start.dropout is None else {"dropout_rate": start.dropout}
-        module = load_quietly(AutoModelForSeq2SeqLM, found.folder, **dropout)
+        module = load_quietly(AutoModelForSeq2SeqLM, found.body, **dropout)
         if start.checkpointing:
             module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         known = entry(found)

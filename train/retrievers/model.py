@@ -94,7 +94,7 @@ class Retriever:
 
     def __init__(self, name: str, kind: RetrieverKind, max_length: int | None, dropout: float | None) -> None:
         found = find(name)
-        if not (found.folder / "modules.json").is_file():
+        if found.plain:
             log.warning("%s has no modules.json: mean pooling of the last layer is assumed", name)
         names = ("hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout", "mlp_dropout")
         options = {key: dropout for key in names if key in found.config and dropout is not None}

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from ....registry import families
 from ....stats import Stats
 from ....vocabulary import Candidates, Groups, Outcomes, Sink, blank, unknown_rows
 from ...checkpoints import Checkpoint
+from ...layout import Kind
+from ...loading import FAMILY_KEY
 
 Compare = Callable[[Any, str, torch.Tensor], torch.Tensor]
 """From an encoder, a query and the embeddings of passages (n, d) to scores (n,)."""
@@ -169,16 +171,14 @@ class BiEncoders:
     """sentence-transformers models with a pooling module, scored by the similarity of query and passage."""
 
     max_length: int | None = None
-    POOLING: str = field(default="Pooling", init=False, repr=False)
 
     def claims(self, checkpoint: Checkpoint) -> bool:
-        """Folders whose ``modules.json`` has a pooling module."""
-        path = checkpoint.folder / "modules.json"
-        return path.is_file() and any(kind.rpartition(".")[2] == self.POOLING for kind in _modules(checkpoint))
+        """Folders of sentence-transformers whose modules make one embedding of a text."""
+        return checkpoint.layout.kind is Kind.BI_ENCODER
 
     def load(self, checkpoint: Checkpoint) -> BiEncoder:
         """Loads the model with sentence-transformers, in fp32."""
-        if not (checkpoint.folder / "modules.json").is_file():
+        if checkpoint.plain:
             raise InputError(f"{checkpoint.name}: no modules.json: not a sentence-transformers model")
         encoder = load_encoder(checkpoint, self.max_length)
         encoder[0].register_forward_hook(to_fp32)
@@ -188,10 +188,12 @@ class BiEncoders:
 def load_encoder(checkpoint: Checkpoint, max_length: int | None = None, **config: Any) -> Any:
     """The ``SentenceTransformer`` of a folder, on the CPU in fp32; ``max_length`` and ``config`` replace its own.
 
-    A plain encoder gets mean pooling. Raises UsageError where the length does not fit.
+    A plain encoder gets mean pooling. Raises UsageError where the length does not fit, InputError for another
+    kind of model.
     """
     from sentence_transformers import SentenceTransformer
 
+    check_embeds(checkpoint)
     encoder = SentenceTransformer(
         str(checkpoint.folder),
         device="cpu",
@@ -211,11 +213,24 @@ def _limit(checkpoint: Checkpoint) -> int:
     return int(checkpoint.config.get("max_position_embeddings", 1 << 20))
 
 
-def _modules(checkpoint: Checkpoint) -> list[str]:
-    import json
+EMBEDDERS = ("Model", "ForMaskedLM", "ForPreTraining")
+"""Ends of the architectures whose last layer can be pooled; what ends otherwise has a head made for scores."""
 
-    modules = json.loads((checkpoint.folder / "modules.json").read_text(encoding="utf-8"))
-    return [str(module.get("type", "")) for module in modules]
+
+def check_embeds(checkpoint: Checkpoint) -> None:
+    """Raises InputError, naming what it is, for a model whose embeddings were not made to be compared.
+
+    A plain encoder passes: mean pooling of its last layer is assumed.
+    """
+    if checkpoint.layout.kind is Kind.BI_ENCODER:
+        return
+    what = checkpoint.layout.what
+    if checkpoint.plain:
+        stated, architecture = checkpoint.config.get(FAMILY_KEY), checkpoint.architecture
+        if stated is None and (not architecture or architecture.endswith(EMBEDDERS)):
+            return
+        what = f"a reranker ({stated or architecture})"
+    raise InputError(f"{checkpoint.name} is {what}, not a bi-encoder: it has no embeddings to compare")
 
 
 def encoder_fingerprint(checkpoint: Checkpoint, max_length: int | None) -> str:

@@ -69,7 +69,8 @@ class Duo:
 
     def claims(self, checkpoint: Checkpoint) -> bool:
         """Classifiers with a third token type, which only pairs of passages use."""
-        return is_classifier(checkpoint) and checkpoint.config.get("type_vocab_size", 2) == 3
+        typed = checkpoint.config.get("type_vocab_size", 2)
+        return checkpoint.plain and is_classifier(checkpoint) and typed == 3
 
     def load(self, checkpoint: Checkpoint) -> SequenceClassifier:
         """Loads the checkpoint; its head must have one or two labels."""

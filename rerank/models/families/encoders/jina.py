@@ -114,7 +114,8 @@ class Jina:
         """Classifiers whose config is Jina's class; one that also calls itself XLM-R could be either."""
         named = checkpoint.config.get("auto_map")
         remote = str(named.get("AutoConfig", "")) if isinstance(named, dict) else ""
-        return remote.rpartition(".")[2] == CONFIG_CLASS and checkpoint.architecture == ARCHITECTURE
+        theirs = remote.rpartition(".")[2] == CONFIG_CLASS and checkpoint.architecture == ARCHITECTURE
+        return checkpoint.plain and theirs
 
     def load(self, checkpoint: Checkpoint) -> SequenceClassifier:
         """Loads the checkpoint; its head must have one or two labels."""

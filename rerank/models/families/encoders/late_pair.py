@@ -254,7 +254,7 @@ class LatePairs:
 
     def claims(self, checkpoint: Checkpoint) -> bool:
         """Folders with a ``pair_head.safetensors``; they also say so in their config."""
-        return (checkpoint.folder / HEAD_FILE).is_file()
+        return checkpoint.plain and (checkpoint.folder / HEAD_FILE).is_file()
 
     def load(self, checkpoint: Checkpoint) -> LatePairEncoder:
         """Loads encoder and head; only encoders whose attention can be packed are served."""

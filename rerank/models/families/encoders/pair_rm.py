@@ -185,7 +185,8 @@ class PairRM:
 
     def claims(self, checkpoint: Checkpoint) -> bool:
         """Configs of the architecture DebertaV2PairRM, or of a ranker of type pairranker."""
-        return checkpoint.architecture == "DebertaV2PairRM" or checkpoint.config.get("ranker_type") == "pairranker"
+        ours = checkpoint.architecture == "DebertaV2PairRM" or checkpoint.config.get("ranker_type") == "pairranker"
+        return checkpoint.plain and ours
 
     def load(self, checkpoint: Checkpoint) -> PairRMModel:
         """Loads the checkpoint; the markers' ids come from the config, else from the tokenizer."""

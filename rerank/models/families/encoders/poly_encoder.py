@@ -25,6 +25,7 @@ from ....data.atomic import atomic_write
 from ....errors import InputError, MissingResourceError
 from ....registry import families
 from ...checkpoints import Checkpoint
+from ...layout import Kind
 from .bi_encoder import BiEncoder, encoder_fingerprint, load_encoder, to_fp32
 
 CODES_FILE = "poly_codes.safetensors"
@@ -113,8 +114,8 @@ class PolyEncoders:
     max_length: int | None = None
 
     def claims(self, checkpoint: Checkpoint) -> bool:
-        """None by their looks: without the codes they are bi-encoders; their config states the family."""
-        return False
+        """Bi-encoders with codes beside them; their config states the family, which tells them from others."""
+        return checkpoint.layout.kind is Kind.BI_ENCODER and (checkpoint.folder / CODES_FILE).is_file()
 
     def load(self, checkpoint: Checkpoint) -> BiEncoder:
         """Loads encoder and codes; its scorer's ``encode`` gives the candidate side."""

@@ -164,7 +164,8 @@ class SequenceClassification:
 
     def claims(self, checkpoint: Checkpoint) -> bool:
         """Checkpoints whose config names one of the architectures; a third token type means pairs (see `duo`)."""
-        return is_classifier(checkpoint) and checkpoint.config.get("type_vocab_size", 2) < 3
+        typed = checkpoint.config.get("type_vocab_size", 2)
+        return checkpoint.plain and is_classifier(checkpoint) and typed < 3
 
     def load(self, checkpoint: Checkpoint) -> SequenceClassifier:
         """Loads the checkpoint; its head must have one or two labels."""

@@ -197,7 +197,7 @@ class SetEncoders:
 
     def claims(self, checkpoint: Checkpoint) -> bool:
         """Checkpoints whose config says ``model_type: set-encoder``."""
-        return checkpoint.model_type == "set-encoder"
+        return checkpoint.plain and checkpoint.model_type == "set-encoder"
 
     def load(self, checkpoint: Checkpoint) -> SetEncoder:
         """Loads the checkpoint; what interacts is ``[INT]`` with ``add_extra_token``, else the first token."""

@@ -191,7 +191,7 @@ class Webis:
 
     def claims(self, checkpoint: Checkpoint) -> bool:
         """Checkpoints whose config says ``model_type: cross-encoder`` (or ``mono``)."""
-        return checkpoint.model_type in self.MODEL_TYPES
+        return checkpoint.plain and checkpoint.model_type in self.MODEL_TYPES
 
     def load(self, checkpoint: Checkpoint) -> FirstTokenEncoder:
         """Loads the checkpoint; only pooling of the first token is known."""

@@ -242,7 +242,7 @@ class Causal:
 
     def claims(self, checkpoint: Checkpoint) -> bool:
         """Checkpoints of the table of names: a reranker and a chat model have the same config."""
-        return known_format(checkpoint) is not None
+        return checkpoint.plain and known_format(checkpoint) is not None
 
     def load(self, checkpoint: Checkpoint) -> CausalReranker:
         """Loads the checkpoint; of one that is not in the table, ``format`` or ``prompt`` must be given."""

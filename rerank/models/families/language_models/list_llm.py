@@ -219,7 +219,7 @@ class ListLLMs:
 
     def claims(self, checkpoint: Checkpoint) -> bool:
         """Models behind an endpoint, and checkpoints of the table of names."""
-        return checkpoint.name.startswith(SERVED) or checkpoint.name in self.NAMES
+        return checkpoint.name.startswith(SERVED) or (checkpoint.plain and checkpoint.name in self.NAMES)
 
     def load(self, checkpoint: Checkpoint) -> ListLLM:
         """Loads the model, or notes where it is served; no call is made yet."""

@@ -285,6 +285,8 @@ class ListT5s:
 
     def claims(self, checkpoint: Checkpoint) -> bool:
         """Checkpoints of the published names, or whose architecture is FiDT5 with a name that says ListT5."""
+        if not checkpoint.plain:
+            return False
         name = checkpoint.name.rstrip("/").rpartition("/")[2]
         return name in self.NAMES or (checkpoint.architecture == "FiDT5" and "listt5" in name.lower())
 

@@ -198,7 +198,7 @@ class T5:
 
     def claims(self, checkpoint: Checkpoint) -> bool:
         """Checkpoints of the table of names; a T5 of another name could be anything."""
-        return entry(checkpoint) is not None
+        return checkpoint.plain and entry(checkpoint) is not None
 
     def load(self, checkpoint: Checkpoint) -> T5Reranker:
         """Loads the checkpoint; of one that is not in the table, ``kind`` must be given."""
