@@ -78,7 +78,8 @@ REGISTRIES: dict[str, Place] = {
         "sparring.rerank.search.adaptive.AdaptiveSearch", ("calls", "search(task, depth, rng)"),
     ),
     "rankers": Place(
-        "sparring.train.rankers.kinds", "kinds", "family of rankers", "rankers", "sparring.train.rankers.ranker.Kind",
+        "sparring.train.rankers.kinds", "kinds", "family of rankers", "rankers",
+        "sparring.train.rankers.ranker.Kind",
         ("start(start)",),
     ),
     "retrievers": Place(

@@ -49,8 +49,8 @@ class Pools:
 class Pool:
     """A `sparring.rerank.vocabulary.Scorer` that asks one process per device.
 
-    A worker that dies or hangs (see `sparring.rerank.executors.worker`) is reported with its trace within 30 s, and
-    what it had not answered yet goes to the others. When none is left the run stops with that trace.
+    A worker that dies or hangs (see `sparring.rerank.executors.worker`) is reported with its trace within 30 s,
+    and what it had not answered yet goes to the others. When none is left the run stops with that trace.
 
     Args:
         model: from `sparring.rerank.models.loading.load`; every process loads it again by name.

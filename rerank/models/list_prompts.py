@@ -62,10 +62,32 @@ def read(kind: str, answer: str, n: int) -> Reading | None:
     return {"permutation": _permutation, "setwise": _best, "grades": _grades}[kind](answer, n)
 
 
+_ONE = r"(?:\[\d+\]|(?<![\w.\[])\d+(?![\w\]]|\.\d))"
+_NAME = r"(?:passage|document|doc)?\s*\**"
+_BETWEEN = rf"\**\s*(?:(?:=?>|->|≻|→|,|;)\s*{_NAME}|\n\s*{_NAME}|(?<=\])\s*(?=\[))"
+_NUMBERED = re.compile(rf"^[ \t]*(\d+)[.):][ \t]+{_NAME}\[?(\d+)\]?", re.MULTILINE | re.IGNORECASE)
+_RUN = re.compile(rf"{_ONE}(?:{_BETWEEN}{_ONE})*", re.IGNORECASE)
+
+
+def _ranking(answer: str) -> list[str]:
+    """The numbers of an answer's ranking: its longest run of separated numbers, the last if several are as long.
+
+    ``1. [3]`` on lines numbered from 1 is a run too: the numbers of the lines name nothing. A number that stands
+    in a sentence is no ranking.
+    """
+    lines = _NUMBERED.findall(answer)
+    if len(lines) > 1 and [int(line) for line, _ in lines] == list(range(1, len(lines) + 1)):
+        return [number for _, number in lines]
+    runs = [re.findall(r"\d+", match[0]) for match in _RUN.finditer(answer)]
+    longest = max((len(run) for run in runs), default=0)
+    if longest == 1 and re.search(r"[^\W\d_]", re.sub(r"(?i)passage|document|doc|answer", "", answer)):
+        return []
+    return [run for run in runs if len(run) == longest][-1] if runs else []
+
+
 def _permutation(answer: str, n: int) -> Reading | None:
     """Places from the top, n for the first; who is not named comes last, in the order of the input."""
-    found = re.findall(r"\[(\d+)\]", answer) or re.findall(r"\d+", answer)
-    numbers = [int(number) - 1 for number in found if len(number) < 7]
+    numbers = [int(number) - 1 for number in _ranking(answer) if len(number) < 7]
     named = list(dict.fromkeys(i for i in numbers if 0 <= i < n))
     if not named:
         return None
