@@ -1,4 +1,4 @@
-"""What can be trained: one file per family of rankers, written as a call like every component: ``late_pair(rank=8)``.
+"""What can be trained: one file per family of rankers, written as a call: ``late_pair(rank=8)``.
 
 A kind turns a checkpoint into a `sparring.train.rankers.ranker.Ranker`, which is trained and saved as a folder
 that `sparring.rerank.models.loading.load` reads.
