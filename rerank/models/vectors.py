@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from ..engine.batches import Batch, build_sequences, gather, plan
-from ..engine.stats import count_batch
+from ..engine.devices import choose_device, choose_dtype, default_budget
+from ..engine.model import OwnScorer, ScorerOptions
+from ..engine.precision import claim_precision, described, in_precision
+from ..engine.stats import count_batch, observe_memory
 from ..engine.templates import Template, Truncation
 from ..engine.token_store import TokenStore
 from ..errors import UsageError
 from ..stats import Stats
-from ..vocabulary import Candidates, Groups, Outcomes, Sink
+from ..vocabulary import Candidates, Groups, Outcomes, Sink, blank
 
 CACHED = 1 << 17
 Pair = tuple[str, str]
@@ -29,6 +33,10 @@ class Encoder(Protocol):
     template: Template
     truncation: Truncation
     first_position: int
+
+    def place(self, device: torch.device, dtype: torch.dtype, deterministic: bool = False) -> None:
+        """Moves the encoder."""
+        ...
 
     def states(self, batch: Batch) -> torch.Tensor:
         """Vectors (S, H) in fp32."""
@@ -74,38 +82,83 @@ class VectorStore:
             self._known.update(zip((pairs[i] for i in chosen.tolist()), vectors, strict=True))
 
 
-ScoreList = Callable[[Candidates, NDArray[np.int64]], NDArray[np.float64]]
+class ListModel(OwnScorer, Protocol):
+    """A loaded model that scores lists from vectors, each text or pair encoded once.
 
-
-def score_lists(
-    topics: Sequence[Candidates],
-    groups: Sequence[Groups],
-    score: ScoreList,
-    stats: Stats,
-    sink: Sink | None,
-    known: Sequence[Outcomes] | None = None,
-) -> list[Outcomes]:
-    """Outcomes of every list, one after the other; ``score`` is given a topic and positions in it.
-
-    A list that is ``known`` is scored all the same, so that vectors are made in the batches of an uninterrupted
-    call, and keeps the outcome that it had. Raises UsageError where a group names a position outside its topic.
+    Attributes:
+        encoder: makes the vectors.
+        head: reads them, in fp32.
     """
-    start = time.perf_counter()
-    results = []
-    for index, (topic, rows) in enumerate(zip(topics, groups, strict=True)):
-        if rows.ndim != 2 or (rows.size and rows.max() >= len(topic)):
-            raise UsageError(f"topic {topic.qid}: a group names a position outside its {len(topic)} candidates")
-        outcomes = np.full(rows.shape, np.nan)
-        for number, row in enumerate(rows):
-            real = row >= 0
-            if real.any():
-                outcomes[number, real] = score(topic, row[real].astype(np.int64))
-            stats.groups += 1
-            if known is not None and not np.isnan(known[index][number]).all():
-                outcomes[number] = known[index][number]
-            elif sink is not None:
-                sink(np.array([index]), np.array([number]), outcomes[number : number + 1])
-        results.append(outcomes)
-    stats.seconds += time.perf_counter() - start
-    stats.count_ties(results)
-    return results
+
+    @property
+    def encoder(self) -> Encoder: ...
+    @property
+    def head(self) -> nn.Module: ...
+
+    def score(self, vectors: VectorStore, topic: Candidates, members: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Raw scores of a list, (n,), given as positions in its topic."""
+        ...
+
+
+class ListScorer:
+    """Scores lists with a `ListModel`, one after the other; a `sparring.rerank.vocabulary.Scorer` of any width."""
+
+    width: int | None = None
+    remembers = True
+
+    def __init__(self, model: ListModel, options: ScorerOptions) -> None:
+        self.model = model
+        self.device = choose_device(options.device)
+        self.dtype = choose_dtype(options.dtype, self.device)
+        self.fingerprint = in_precision(model.fingerprint, self.dtype)
+        self.stats = Stats()
+        claim_precision(model, self.dtype)
+        model.encoder.place(self.device, self.dtype, options.deterministic)
+        model.head.to(device=self.device)
+        budget = options.token_budget or default_budget(self.device)
+        self._vectors = VectorStore(model.encoder, self.device, budget, self.stats)
+
+    @property
+    def description(self) -> Mapping[str, object]:
+        """What the fingerprint stands for, in readable fields."""
+        return described(self.model, self.dtype)
+
+    def close(self) -> None:
+        """Forgets the vectors."""
+        self._vectors.clear()
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        topics: Sequence[Candidates],
+        groups: Sequence[Groups],
+        sink: Sink | None = None,
+        known: Sequence[Outcomes] | None = None,
+    ) -> list[Outcomes]:
+        """Outcomes of every list; UsageError where a group names a position outside its topic.
+
+        A list that is ``known`` is scored all the same, so that vectors are made in the batches of an
+        uninterrupted call, and keeps the outcome that it had.
+        """
+        start = time.perf_counter()
+        results = []
+        for index, (topic, rows) in enumerate(zip(topics, groups, strict=True)):
+            if rows.ndim != 2 or (rows.size and rows.max() >= len(topic)):
+                raise UsageError(
+                    f"topic {topic.qid}: a group names a position outside its {len(topic)} candidates"
+                )
+            outcomes = blank(rows, None)
+            for number, row in enumerate(rows):
+                real = row >= 0
+                if real.any():
+                    outcomes[number, real] = self.model.score(self._vectors, topic, row[real].astype(np.int64))
+                self.stats.groups += 1
+                if known is not None and not np.isnan(known[index][number]).all():
+                    outcomes[number] = known[index][number]
+                elif sink is not None:
+                    sink(np.array([index]), np.array([number]), outcomes[number : number + 1])
+            results.append(outcomes)
+        self.stats.seconds += time.perf_counter() - start
+        self.stats.count_ties(results)
+        observe_memory(self.stats, self.device)
+        return results

@@ -12,7 +12,6 @@ beside it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,20 +22,16 @@ from scipy.special import expit
 from torch import nn
 
 from ....engine.batches import Batch
-from ....engine.devices import choose_device, choose_dtype, default_budget
 from ....engine.model import SCHEDULES, ScorerOptions
-from ....engine.precision import claim_precision, described, in_precision
-from ....engine.stats import observe_memory
 from ....engine.templates import Constant, Template, Text, Truncation
 from ....errors import InputError
 from ....registry import families
-from ....stats import Stats
-from ....vocabulary import Candidates, Groups, Outcomes, Sink
+from ....vocabulary import Candidates
 from ...attention.packed import attach, packed_kwargs
 from ...checkpoints import Checkpoint
 from ...config_fields import token_types
 from ...loading import clamp_length, fingerprint, load_tokenizer
-from ...vectors import VectorStore, score_lists
+from ...vectors import ListScorer, VectorStore
 from .sequence_classification import PACKABLE
 from .webis import first_position
 
@@ -121,7 +116,7 @@ def _beside(linear: nn.Linear, states: torch.Tensor) -> torch.Tensor:
 
 
 class ListConRanker:
-    """A list transformer over cached text vectors; a `sparring.rerank.vocabulary.Scorer` of any width."""
+    """A list transformer over cached text vectors; a `sparring.rerank.models.vectors.ListModel`."""
 
     width: int | None = None
     schedule = SCHEDULES[None]
@@ -136,63 +131,23 @@ class ListConRanker:
         parts = [hashlib.sha256(t.numpy().tobytes()).hexdigest() for t in head.state_dict().values()]
         self.fingerprint = fingerprint(checkpoint, encoder.template, encoder.truncation, iterative, parts)
 
-    def scorer(self, options: ScorerOptions) -> ListConRankerScorer:
+    def scorer(self, options: ScorerOptions) -> ListScorer:
         """Places encoder and head (fp32) on a device; a list ranker batches on its own."""
-        return ListConRankerScorer(self, options)
+        return ListScorer(self, options)
 
-
-class ListConRankerScorer:
-    """Scores lists with a `ListConRanker`; a `sparring.rerank.vocabulary.Scorer` of any width."""
-
-    width: int | None = None
-    remembers = True
-
-    def __init__(self, model: ListConRanker, options: ScorerOptions) -> None:
-        self.model = model
-        self.device = choose_device(options.device)
-        self.dtype = choose_dtype(options.dtype, self.device)
-        self.fingerprint = in_precision(model.fingerprint, self.dtype)
-        self.stats = Stats()
-        claim_precision(model, self.dtype)
-        model.encoder.place(self.device, self.dtype, options.deterministic)
-        model.head.to(device=self.device)
-        budget = options.token_budget or default_budget(self.device)
-        self._vectors = VectorStore(model.encoder, self.device, budget, self.stats)
-
-    @property
-    def description(self) -> Mapping[str, object]:
-        """What the fingerprint stands for, in readable fields."""
-        return described(self.model, self.dtype)
-
-    def close(self) -> None:
-        """Forgets the vectors."""
-        self._vectors.clear()
-
-    def __call__(
-        self,
-        topics: Sequence[Candidates],
-        groups: Sequence[Groups],
-        sink: Sink | None = None,
-        known: Sequence[Outcomes] | None = None,
-    ) -> list[Outcomes]:
-        """Scores of every list's members: logits, or in rounds the sigmoid plus the rounds survived."""
-        with torch.inference_mode():
-            results = score_lists(topics, groups, self._score, self.stats, sink, known)
-        observe_memory(self.stats, self.device)
-        return results
-
-    def _score(self, topic: Candidates, members: NDArray[np.int64]) -> NDArray[np.float64]:
+    def score(self, vectors: VectorStore, topic: Candidates, members: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Logits of a list, or in rounds the sigmoid plus the rounds survived."""
         texts = [("", topic.query), *(("", topic.texts[i] or "") for i in members.tolist())]
-        query, *_ = vectors = self._vectors(texts)
-        passages = vectors[1:]
+        query, *_ = found = vectors(texts)
+        passages = found[1:]
 
         def logits(kept: NDArray[np.int64]) -> NDArray[np.float64]:
             index = torch.from_numpy(kept).to(passages.device)
-            said: torch.Tensor = self.model.head(query, passages.index_select(0, index))
+            said: torch.Tensor = self.head(query, passages.index_select(0, index))
             return said.cpu().numpy().astype(np.float64)
 
         everyone = np.arange(len(members))
-        return in_rounds(logits, everyone) if self.model.iterative else logits(everyone)
+        return in_rounds(logits, everyone) if self.iterative else logits(everyone)
 
 
 def in_rounds(logits: Any, members: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,16 +20,12 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from ....data.atomic import sha256
-from ....engine.devices import choose_device, choose_dtype, default_budget
 from ....engine.model import SCHEDULES, ScorerOptions
-from ....engine.precision import claim_precision, described, in_precision
-from ....engine.stats import observe_memory
 from ....errors import InputError
 from ....registry import families
-from ....stats import Stats
-from ....vocabulary import Candidates, Groups, Outcomes, Sink
+from ....vocabulary import Candidates
 from ...checkpoints import Checkpoint
-from ...vectors import VectorStore, score_lists
+from ...vectors import ListScorer, VectorStore
 from .set_encoder import SetEncoder, load_parts
 
 FILE = "list_head.safetensors"
@@ -90,7 +85,7 @@ class ContextHead(nn.Module):
 
 
 class ListHead:
-    """A list head over cached cross-encoder vectors; a `sparring.rerank.vocabulary.Scorer` of any width."""
+    """A list head over cached cross-encoder vectors; a `sparring.rerank.models.vectors.ListModel`."""
 
     width: int | None = None
     schedule = SCHEDULES[None]
@@ -103,54 +98,14 @@ class ListHead:
         text = f"{encoder.fingerprint} {sha256(checkpoint.folder / FILE)}"
         self.fingerprint = hashlib.sha256(text.encode()).hexdigest()
 
-    def scorer(self, options: ScorerOptions) -> ListHeadScorer:
+    def scorer(self, options: ScorerOptions) -> ListScorer:
         """Places encoder and head (fp32) on a device; a list head batches on its own."""
-        return ListHeadScorer(self, options)
+        return ListScorer(self, options)
 
-
-class ListHeadScorer:
-    """Scores lists with a `ListHead`; a `sparring.rerank.vocabulary.Scorer` of any width."""
-
-    width: int | None = None
-    remembers = True
-
-    def __init__(self, model: ListHead, options: ScorerOptions) -> None:
-        self.model = model
-        self.device = choose_device(options.device)
-        self.dtype = choose_dtype(options.dtype, self.device)
-        self.fingerprint = in_precision(model.fingerprint, self.dtype)
-        self.stats = Stats()
-        claim_precision(model, self.dtype)
-        model.encoder.place(self.device, self.dtype, options.deterministic)
-        model.head.to(device=self.device)
-        budget = options.token_budget or default_budget(self.device)
-        self._vectors = VectorStore(model.encoder, self.device, budget, self.stats)
-
-    @property
-    def description(self) -> Mapping[str, object]:
-        """What the fingerprint stands for, in readable fields."""
-        return described(self.model, self.dtype)
-
-    def close(self) -> None:
-        """Forgets the vectors."""
-        self._vectors.clear()
-
-    def __call__(
-        self,
-        topics: Sequence[Candidates],
-        groups: Sequence[Groups],
-        sink: Sink | None = None,
-        known: Sequence[Outcomes] | None = None,
-    ) -> list[Outcomes]:
-        """Raw fp32 scores of every list's members."""
-        with torch.inference_mode():
-            results = score_lists(topics, groups, self._score, self.stats, sink, known)
-        observe_memory(self.stats, self.device)
-        return results
-
-    def _score(self, topic: Candidates, members: NDArray[np.int64]) -> NDArray[np.float64]:
-        vectors = self._vectors([(topic.query, topic.texts[i] or "") for i in members.tolist()])
-        scores: NDArray[np.float64] = self.model.head(vectors).cpu().numpy().astype(np.float64)
+    def score(self, vectors: VectorStore, topic: Candidates, members: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Raw fp32 scores of a list."""
+        found = vectors([(topic.query, topic.texts[i] or "") for i in members.tolist()])
+        scores: NDArray[np.float64] = self.head(found).cpu().numpy().astype(np.float64)
         return scores
 
 
