@@ -9,6 +9,7 @@ from pathlib import Path
 from .. import console
 from ..data.atomic import check_output
 from ..data.meta import write_meta
+from ..errors import UsageError
 from ..search.index_types import IndexType, Layout
 from .options import CommonOptions, DatasetOptions, WeightsOptions
 
@@ -39,6 +40,10 @@ def main(options: Options) -> None:
     from ..search.build_index import build_index
 
     check_output(options.output, options.overwrite)
+    if options.output.exists() and not (options.output / "manifest.json").is_file():
+        raise UsageError(
+            f"{options.output} holds no index: --overwrite replaces none but those; name another folder"
+        )
     layout = Layout(options.index_type, options.links, options.construction, options.lists, options.subvectors)
     dataset = options.open_dataset()
     encoder = BiEncoder(options.model, options.device, options.dtype, allow_pickle=options.allow_pickle)

@@ -127,7 +127,7 @@ def test_what_exists_is_safe_without_overwrite(
     kept.write_text("precious")
     assert main([*name.split(), *flags]) == 2
     assert str(output) in (said := capsys.readouterr().err) and "--overwrite" in said
-    foreign = name == "train"  # it replaces folders of trainings, and no others
+    foreign = name in ("index", "train")  # they replace folders of their own kind, and no others
     assert main([*name.split(), *flags, "--overwrite", "--dry-run"]) == (2 if foreign else 0)
     assert kept.read_text() == "precious"
 
