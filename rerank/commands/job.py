@@ -62,7 +62,7 @@ def prepare(options: ScoringOptions, run: Run | None = None) -> Job:
 
     started = time.perf_counter()
     if not 0 <= options.missing_limit <= 1:
-        raise UsageError(f"--missing-limit {options.missing_limit} is no share between 0 and 1")
+        raise UsageError(f"--missing-limit {options.missing_limit} is not a share between 0 and 1")
     run = run or options.read_run()
     topics = options.candidates(run)
     schedule = registry.schedules.parse(options.schedule) if options.schedule else None

@@ -96,7 +96,7 @@ class Layout:
 def read_layout(folder: Path) -> Layout:
     """What the folder holds.
 
-    Raises InputError where one of its JSON files is damaged or is no list or object as it should be.
+    Raises InputError where one of its JSON files is damaged, or not a list or object as it should be.
     """
     settings = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
     if not (folder / MODULES).is_file():

@@ -149,7 +149,7 @@ def draw(
 def _balanced(labels: NDArray[np.float32], size: int, rng: np.random.Generator) -> NDArray[np.int64]:
     shuffled = rng.permutation(len(labels))
     value = labels[shuffled]
-    turn = np.empty(len(labels), np.int64)  # the how-manieth candidate of its label value each one is
+    turn = np.empty(len(labels), np.int64)  # each candidate's count among those of the same label, from 0
     for level in np.unique(value):
         members = np.flatnonzero(value == level)
         turn[members] = np.arange(len(members))
