@@ -26,6 +26,8 @@ RULES = {
     "rerank/models/attention": "rerank/engine",
     "rerank/models/families/encoders": "rerank/models rerank/models/attention rerank/engine rerank/data",
     "rerank/models/families/language_models": "rerank/models rerank/models/attention rerank/engine rerank/data",
+    "rerank/models/families/modular": "rerank/models/families/encoders rerank/models/families/language_models "
+    "rerank/models rerank/models/attention rerank/engine rerank/data",
     "rerank/engine": "",
     "rerank/schedules": "rerank/pairs",
     "rerank/aggregators": "rerank/pairs",

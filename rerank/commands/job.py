@@ -73,6 +73,7 @@ def prepare(options: ScoringOptions, run: Run | None = None) -> Job:
         revision=options.revision,
         max_length=options.max_length,
         allow_pickle=options.allow_pickle,
+        **options.of_family(),
     )
     schedule = schedule or registry.schedules.parse(default_schedule(model))
     check_widths(schedule, model.width)

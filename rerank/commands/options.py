@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from ..data.datasets import Dataset
@@ -28,6 +28,21 @@ class WeightsOptions:
 
     allow_pickle: bool = False
     """Read pickled weights (pytorch_model.bin) where there are no safetensors; only of models that you trust."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptOptions:
+    """Flags of every command that puts texts to a model with prompts of its own."""
+
+    prompt_name: str | None = None
+    """Which of the model's own prompts stands before the query; by default what its folder names."""
+    no_prompt: bool = False
+    """Leave out the prompt that the model's folder names as its default."""
+
+    def of_family(self) -> dict[str, Any]:
+        """The flags that were given, as options of a family: one without prompts refuses them."""
+        given: dict[str, Any] = {} if self.prompt_name is None else {"prompt_name": self.prompt_name}
+        return given | ({"no_prompt": True} if self.no_prompt else {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +101,7 @@ class CommonOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoringOptions(DatasetOptions, WeightsOptions, CommonOptions):
+class ScoringOptions(DatasetOptions, WeightsOptions, PromptOptions, CommonOptions):
     """Flags of the commands that put candidates to a model."""
 
     run: Path

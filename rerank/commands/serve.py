@@ -15,7 +15,7 @@ from ..passages import Windowed
 from ..rounds import check_widths
 from ..serving.server import Bounds, Server
 from ..serving.service import Limits, Service
-from .options import CommonOptions, WeightsOptions
+from .options import CommonOptions, PromptOptions, WeightsOptions
 
 KEY = "SPARRING_API_KEY"
 SAMPLES = tuple(
@@ -27,7 +27,7 @@ SAMPLES = tuple(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(WeightsOptions, CommonOptions):
+class Options(WeightsOptions, PromptOptions, CommonOptions):
     """Serve a reranker over HTTP: POST /rerank, /v1/rerank, /v2/rerank; GET /health, /v1/models, /metrics."""
 
     model: str
@@ -106,6 +106,7 @@ def open_service(options: Options) -> Service:
         revision=options.revision,
         max_length=options.max_length,
         allow_pickle=options.allow_pickle,
+        **options.of_family(),
     )
     schedule = schedule or registry.schedules.parse(default_schedule(model))
     check_widths(schedule, model.width)

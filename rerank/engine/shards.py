@@ -141,10 +141,10 @@ def build_shard(
     count = len(passage_slots)
     entries = {}
     for slot in passage_slots:
-        key = (slot.prefix, slot.suffix)
+        key = (slot.prefix, slot.suffix, slot.strip)
         if key not in entries:
             entries[key] = store.entries([slot.render(text) for text in texts] if any(key) else texts)
-    table = np.stack([entries[slot.prefix, slot.suffix] for slot in passage_slots], axis=1)
+    table = np.stack([entries[slot.prefix, slot.suffix, slot.strip] for slot in passage_slots], axis=1)
     query_entries = store.entries([query_slot.render(topics[t].query) for t in chosen])
 
     passages = table[text_of.reshape(-1, count), np.arange(count)]

@@ -28,6 +28,7 @@ class Text:
     """The query, or the ``index``-th passage of the group, tokenised without special tokens.
 
     ``prefix`` and ``suffix`` are tokenised together with the text: a byte-level BPE keeps its leading space there.
+    ``strip`` leaves out white space at both ends of the text first.
     """
 
     role: Literal["query", "passage"]
@@ -35,9 +36,11 @@ class Text:
     segment: int = 0
     prefix: str = ""
     suffix: str = ""
+    strip: bool = field(default=False, kw_only=True)
 
     def render(self, text: str) -> str:
         """The string that is tokenised."""
+        text = text.strip() if self.strip else text
         return self.prefix + text + self.suffix if self.prefix or self.suffix else text
 
 
@@ -124,10 +127,10 @@ def pair_template(tokenizer: Any, segments: bool) -> Template:
         tokenizer: a fast tokenizer of transformers.
         segments: whether the model has more than one token type.
     """
-    pair = tokenizer("a", "b", return_token_type_ids=True)
-    ids, owner, types = pair["input_ids"], pair.sequence_ids(0), pair["token_type_ids"]
-    if not segments:
-        types = [0] * len(ids)
+    pair = tokenizer("a", "b")
+    ids, owner = pair["input_ids"], pair.sequence_ids(0)
+    # a tokenizer that yields no types (its model_input_names) means 0 everywhere, whatever the model could take
+    types = pair["token_type_ids"] if segments and "token_type_ids" in pair else [0] * len(ids)
     slots: list[Slot] = []
     for token, whose, segment in zip(ids, owner, types, strict=True):
         if whose is not None:
