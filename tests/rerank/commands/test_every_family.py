@@ -27,6 +27,7 @@ from tiny_commands import write_collection
 from tiny_families import allrank_state, save_jina, save_list_con_ranker, save_listt5, save_pair_rm, save_webis
 from tiny_generators import save_causal, save_t5
 from tiny_models import SIZES, save_bi_encoder, save_classifier
+from tiny_modular import save_modular
 from tiny_pairs import save_duo, save_late_pair, state_family
 
 
@@ -53,6 +54,7 @@ SAVED: dict[str, Callable[[Path], Path]] = {
     "bi_encoder": save_bi_encoder,
     "causal": lambda folder: state_family(save_causal(folder), "causal(format=qwen3)"),
     "causal_pair": lambda folder: state_family(save_causal(folder, "llama"), "causal_pair(chat=False)"),
+    "cross_encoder": save_modular,
     "duo": lambda folder: save_duo(folder, "bert", 2),
     "jina": jina,
     "late_pair": save_late_pair,

@@ -1,1 +1,1 @@
-"""CrossEncoders of sentence-transformers that are put together from modules: a transformer, and what follows it."""
+"""CrossEncoders of sentence-transformers that are put together from modules: a transformer and what follows."""

@@ -1,4 +1,4 @@
-"""The transformer of a modular CrossEncoder: states of the tokens that its pooling reads, packed where it can be."""
+"""The transformer of a modular CrossEncoder: states of the tokens that its pooling reads, packed if possible."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A chat template with the roles query and document as slots: what it writes around the two texts, found by trying.
+"""A chat template with the roles query and document as slots: what it writes around the two texts.
 
 The template is a program; what it writes is learned by rendering it. Two unlikely texts show where query and
-passage stand, other texts that nothing else depends on them. Pieces are then tokenised apart, and a template is taken only
-if its pieces give the very tokens of the whole string, for texts of every kind of edge.
+passage stand, other texts that it does nothing else with them. Pieces are then tokenised apart, and a template is
+taken only if its pieces give the very tokens of the whole string, for texts with edges of every kind.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
+
+from jinja2 import TemplateError
 
 from ....engine.templates import Constant, Slot, Template, Text
 from ....engine.token_store import TokenStore
@@ -92,8 +94,6 @@ class _Chat:
         turns = [("system", self.prompt)] if self.prompt else []
         turns += [("query", query), ("document", passage)]
         messages = [{"role": role, "content": self._content(text)} for role, text in turns]
-        from jinja2 import TemplateError
-
         try:
             return str(self.tokenizer.apply_chat_template(messages, tokenize=False, **self.variables))
         except (TemplateError, ValueError, TypeError, KeyError, IndexError) as error:
@@ -115,7 +115,7 @@ def _pieces(
     before: re.Pattern[str],
     after: re.Pattern[str],
 ) -> Template:
-    """The slots, with what ``before`` finds at the end of a literal and ``after`` at its start left to the text."""
+    """The slots; what ``before`` finds at the end of a literal, and ``after`` at its start, is left to the text."""
     added = sorted(tokenizer.get_added_vocab(), key=len, reverse=True)  # these are split off before anything else
     special = re.compile("|".join(map(re.escape, added)) or r"(?!)")
     slots: list[Slot] = []
@@ -144,7 +144,7 @@ def _match(pattern: re.Pattern[str], text: str) -> str:
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) if text else []
 
 
 def _tokens(tokenizer: Any, template: Template, query: str, passage: str) -> list[int]:
