@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..arrays import ragged
-from .templates import Constant, Template, Truncation
+from .templates import Constant, Template, Text, Truncation
 from .token_store import TokenStore
 
 
@@ -40,7 +40,7 @@ def build_sequences(
     group: NDArray[np.int64],
 ) -> Sequences:
     """Lays out one sequence per row from entries of the store: query (S,) and passages (S, p)."""
-    query_kept, passages_kept = truncation.fit(template.overhead, store.lengths[query], store.lengths[passages])
+    query_kept, passages_kept = _fit(template, truncation, store.lengths[query], store.lengths[passages])
     shape = (len(query), len(template.slots))
     starts, pieces, cut = np.empty(shape, np.int64), np.empty(shape, np.int64), np.zeros(shape, np.bool_)
     for column, slot in enumerate(template.slots):
@@ -67,6 +67,30 @@ def build_sequences(
         query_cut=(query_kept < store.lengths[query]) | store.cut[query],
         passage_cut=np.any((passages_kept < store.lengths[passages]) | store.cut[passages], axis=1),
     )
+
+
+def _fit(
+    template: Template, truncation: Truncation, query: NDArray[np.int64], passages: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Lengths after cutting; what a template puts back after a cut takes room only where there is one."""
+    back = sum(
+        len(slot.ids) for slot in template.slots if isinstance(slot, Constant) and slot.after_cut is not None
+    )
+    query_kept, passages_kept = truncation.fit(template.overhead - back, query, passages)
+    ends = {slot.after_cut for slot in template.slots if isinstance(slot, Constant)}
+    again = np.zeros(len(query), np.bool_)
+    for place, slot in enumerate(template.slots):
+        if place in ends and isinstance(slot, Text):
+            before, after = (
+                (query, query_kept)
+                if slot.role == "query"
+                else (passages[:, slot.index], passages_kept[:, slot.index])
+            )
+            again |= after < before
+    if again.any():
+        less = truncation.fit(template.overhead, query[again], passages[again])
+        query_kept[again], passages_kept[again] = less
+    return query_kept, passages_kept
 
 
 @dataclass(frozen=True, slots=True)

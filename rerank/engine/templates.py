@@ -120,14 +120,15 @@ def _share(room: Lengths, passages: Lengths) -> Lengths:
     return kept
 
 
-def pair_template(tokenizer: Any, segments: bool) -> Template:
+def pair_template(tokenizer: Any, segments: bool, always: bool = False) -> Template:
     """The template of a query-passage pair, as the checkpoint's own tokenizer joins two texts.
 
     Args:
         tokenizer: a fast tokenizer of transformers.
         segments: whether the model has more than one token type.
+        always: use them even where the tokenizer yields none of itself.
     """
-    pair = tokenizer("a", "b")
+    pair = tokenizer("a", "b", return_token_type_ids=True if always else None)
     ids, owner = pair["input_ids"], pair.sequence_ids(0)
     # a tokenizer that yields no types (its model_input_names) means 0 everywhere, whatever the model could take
     types = pair["token_type_ids"] if segments and "token_type_ids" in pair else [0] * len(ids)

@@ -21,6 +21,7 @@ from ..errors import InputError, UsageError
 from ..plugins import import_modules, imported
 from ..registry import families, unknown
 from .checkpoints import Checkpoint
+from .layout import Kind
 from .pickles import opened
 
 FAMILY_KEY = "sparring_family"
@@ -167,6 +168,26 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     if not tokenizer.is_fast:
         raise InputError(f"{checkpoint.name}: it has no fast tokenizer (tokenizer.json)")
     return tokenizer
+
+
+EMBEDDERS = ("Model", "ForMaskedLM", "ForPreTraining")
+"""Ends of the architectures whose last layer can be pooled; what ends otherwise has a head made for scores."""
+
+
+def check_embeds(checkpoint: Checkpoint) -> None:
+    """Raises InputError, naming what it is, for a model whose embeddings were not made to be compared.
+
+    A plain encoder passes: mean pooling of its last layer is assumed.
+    """
+    if checkpoint.layout.kind is Kind.BI_ENCODER:
+        return
+    what = checkpoint.layout.what
+    if checkpoint.plain:
+        stated, architecture = checkpoint.config.get(FAMILY_KEY), checkpoint.architecture
+        if stated is None and (not architecture or architecture.endswith(EMBEDDERS)):
+            return
+        what = f"a reranker ({stated or architecture})"
+    raise InputError(f"{checkpoint.name} is {what}, not a bi-encoder: it has no embeddings to compare")
 
 
 def _claimant(checkpoint: Checkpoint) -> Any:

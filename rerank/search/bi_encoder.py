@@ -20,7 +20,7 @@ from ..console import bars_wanted, log, progress, quiet_transformers
 from ..engine.devices import choose_device, choose_dtype, default_budget, dtype_name
 from ..errors import InputError, SparringError, UsageError
 from ..models.checkpoints import Checkpoint
-from ..models.families.encoders.bi_encoder import check_embeds
+from ..models.loading import check_embeds
 from ..models.pickles import opened
 
 Vectors = NDArray[np.float32]

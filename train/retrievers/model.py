@@ -26,7 +26,7 @@ from ...rerank.models.families.encoders.poly_encoder import (
     poly_scores,
     token_width,
 )
-from ...rerank.models.loading import FAMILY_KEY
+from ...rerank.models.loading import EMBEDDERS, FAMILY_KEY
 from ...rerank.registry import Registry
 from ...rerank.search.bi_encoder import batches
 from ..loop.development import Development
@@ -95,7 +95,10 @@ class Retriever:
     def __init__(self, name: str, kind: RetrieverKind, max_length: int | None, dropout: float | None) -> None:
         found = find(name)
         if found.plain:
-            log.warning("%s has no modules.json: mean pooling of the last layer is assumed", name)
+            head = (
+                "" if found.architecture.endswith(EMBEDDERS) else f"; its head ({found.architecture}) is left out"
+            )
+            log.warning("%s has no modules.json: mean pooling of the last layer is assumed%s", name, head)
         names = ("hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout", "mlp_dropout")
         options = {key: dropout for key in names if key in found.config and dropout is not None}
         self.body = load_encoder(found, max_length, **options)

@@ -23,7 +23,7 @@ from ....stats import Stats
 from ....vocabulary import Candidates, Groups, Outcomes, Sink, blank, unknown_rows
 from ...checkpoints import Checkpoint
 from ...layout import Kind
-from ...loading import FAMILY_KEY
+from ...loading import check_embeds
 
 Compare = Callable[[Any, str, torch.Tensor], torch.Tensor]
 """From an encoder, a query and the embeddings of passages (n, d) to scores (n,)."""
@@ -193,7 +193,8 @@ def load_encoder(checkpoint: Checkpoint, max_length: int | None = None, **config
     """
     from sentence_transformers import SentenceTransformer
 
-    check_embeds(checkpoint)
+    if not checkpoint.plain:
+        check_embeds(checkpoint)
     encoder = SentenceTransformer(
         str(checkpoint.folder),
         device="cpu",
@@ -211,26 +212,6 @@ def load_encoder(checkpoint: Checkpoint, max_length: int | None = None, **config
 
 def _limit(checkpoint: Checkpoint) -> int:
     return int(checkpoint.config.get("max_position_embeddings", 1 << 20))
-
-
-EMBEDDERS = ("Model", "ForMaskedLM", "ForPreTraining")
-"""Ends of the architectures whose last layer can be pooled; what ends otherwise has a head made for scores."""
-
-
-def check_embeds(checkpoint: Checkpoint) -> None:
-    """Raises InputError, naming what it is, for a model whose embeddings were not made to be compared.
-
-    A plain encoder passes: mean pooling of its last layer is assumed.
-    """
-    if checkpoint.layout.kind is Kind.BI_ENCODER:
-        return
-    what = checkpoint.layout.what
-    if checkpoint.plain:
-        stated, architecture = checkpoint.config.get(FAMILY_KEY), checkpoint.architecture
-        if stated is None and (not architecture or architecture.endswith(EMBEDDERS)):
-            return
-        what = f"a reranker ({stated or architecture})"
-    raise InputError(f"{checkpoint.name} is {what}, not a bi-encoder: it has no embeddings to compare")
 
 
 def encoder_fingerprint(checkpoint: Checkpoint, max_length: int | None) -> str:

@@ -97,7 +97,10 @@ def webis_template(checkpoint: Checkpoint, tokenizer: Any, config: Any) -> Templ
 
     Raises InputError where that token is asked for and the tokenizer has none.
     """
-    pair = pair_template(tokenizer, token_types(config) > 1)
+    theirs = (
+        "backbone_model_type" in checkpoint.config
+    )  # lightning-ir asks for types, whatever its tokenizer yields
+    pair = pair_template(tokenizer, token_types(config) > 1, always=theirs)
     if not checkpoint.config.get("add_extra_token", False):
         return pair
     token = tokenizer.convert_tokens_to_ids(INTERACTION)

@@ -115,7 +115,7 @@ def _pieces(
     before: re.Pattern[str],
     after: re.Pattern[str],
 ) -> Template:
-    """The slots; what ``before`` finds at the end of a literal, and ``after`` at its start, is left to the text."""
+    """The slots; what ``before`` and ``after`` find at the edges of a literal is left to the text."""
     added = sorted(tokenizer.get_added_vocab(), key=len, reverse=True)  # these are split off before anything else
     special = re.compile("|".join(map(re.escape, added)) or r"(?!)")
     slots: list[Slot] = []
