@@ -88,7 +88,7 @@ class BiEncoder:
         self.dtype = "bfloat16" if self._autocast else dtype_name(weights)
         self._budget = budget or default_budget(self.device)
         with opened(name, allow_pickle=allow_pickle) as checkpoint:
-            if checkpoint.architecture.endswith("ForSequenceClassification"):
+            if checkpoint.plain and checkpoint.architecture.endswith("ForSequenceClassification"):
                 raise UsageError(
                     f"{name} is a cross-encoder: it reranks (sparring rerank), it cannot make an index"
                 )

@@ -115,7 +115,8 @@ def commands(collection: Path, model: Path, tmp_path: Path) -> dict[str, list[ob
     """Every command that loads a model, up to its output."""
     data: list[object] = ["--dataset", collection, "--device", "cpu"]
     out = tmp_path / "out"
-    train = ["--train-data", collection / "lists.jsonl", "--output-dir", out / "t", "--max-steps", 1]
+    source = f"judged(dataset='{collection}', run='{collection / 'first.run'}')"
+    train: list[object] = ["--output-dir", out / "t", "--max-steps", 1, "--device", "cpu", "--data", source]
     return {
         "index": ["index", *data, "--model", model, "--output", out / "ix"],
         "search": ["search", *data, "--model", model, "--output", out / "s.run"],
@@ -135,15 +136,6 @@ def commands(collection: Path, model: Path, tmp_path: Path) -> dict[str, list[ob
     }
 
 
-@pytest.fixture
-def lists(collection: Path) -> None:
-    """Training data, one list."""
-    (collection / "lists.jsonl").write_text(
-        '{"query": "river", "docids": ["a", "b"], "texts": ["the river", "a market"], "scores": [1, 0]}\n' * 4
-    )
-
-
-@pytest.mark.usefixtures("lists")
 @pytest.mark.parametrize("name", OTHERS)
 def test_models_that_no_command_runs(
     collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
@@ -155,7 +147,6 @@ def test_models_that_no_command_runs(
     assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
 
 
-@pytest.mark.usefixtures("lists")
 @pytest.mark.parametrize("make", [save_modular, save_logit_score])
 def test_a_cross_encoder_of_modules_ranks_and_is_refused_elsewhere(
     collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], make: Callable[[Path], Path]
@@ -187,7 +178,11 @@ def test_a_plain_cross_encoder_has_no_embeddings(
     model = save_classifier(tmp_path / "plain", "bert")
     found = commands(collection, model, tmp_path)
     for command in ("index", "search"):
-        assert refused(capsys, "is a reranker (BertForSequenceClassification), not a bi-encoder", *found[command])
+        assert refused(capsys, "is a cross-encoder: it reranks", *found[command])
+    model = save_logit_score(tmp_path / "made") / ".." / "body"
+    found = commands(collection, model, tmp_path)
+    for command in ("index", "search"):
+        assert refused(capsys, "is a reranker (Qwen3ForCausalLM), not a bi-encoder", *found[command])
 
 
 def test_prompts_by_flags(collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
