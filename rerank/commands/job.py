@@ -39,12 +39,14 @@ class Job:
     schedule: Schedule
     inputs: dict[str, Path]
     started: float
+    instruction: str | None = None
 
     def details(self) -> dict[str, Any]:
         """What the meta file says about the model and its work."""
         return {
             "schedule": str(self.schedule),
             "fingerprint": self.scorer.fingerprint,
+            **({"instruction": self.instruction} if self.instruction is not None else {}),
             "collection": self.topics.dataset.name,
             **self.scorer.stats.as_dict(),
             "seconds": round(time.perf_counter() - self.started, 2),
@@ -74,6 +76,7 @@ def prepare(options: ScoringOptions, run: Run | None = None) -> Job:
         max_length=options.max_length,
         allow_pickle=options.allow_pickle,
         **options.of_family(),
+        instruction=options.instruction,
     )
     schedule = schedule or registry.schedules.parse(default_schedule(model))
     check_widths(schedule, model.width)
@@ -88,7 +91,7 @@ def prepare(options: ScoringOptions, run: Run | None = None) -> Job:
         deterministic=options.deterministic,
     )
     inputs = {"run": options.run, **topics.dataset.files()}
-    return Job(run, topics, model, scorer, passages, schedule, inputs, started)
+    return Job(run, topics, model, scorer, passages, schedule, inputs, started, options.instruction)
 
 
 def ranked_topics(job: Job, options: ScoringOptions, aggregator: Aggregator | None) -> Iterator[Ranked]:

@@ -124,6 +124,8 @@ class ScoringOptions(DatasetOptions, WeightsOptions, PromptOptions, CommonOption
     """Branch, tag or commit on the hub."""
     max_length: int | None = None
     """Tokens of one input; longer passages are cut, never the query or the template."""
+    instruction: str | None = None
+    """What to judge by, in words, for models that are told (Qwen3-Reranker, ctxl, bge-gemma, mxbai v2)."""
     passages: str | None = None
     """How to score long documents, such as maxp(tokens=256, stride=128); by default they are cut."""
     executor: str | None = None

@@ -48,6 +48,8 @@ class Options(WeightsOptions, PromptOptions, CommonOptions):
     """Branch, tag or commit on the hub."""
     max_length: int | None = None
     """Tokens of one input; longer documents are cut."""
+    instruction: str | None = None
+    """What to judge by, in words, for models that are told (Qwen3-Reranker, ctxl, bge-gemma, mxbai v2)."""
     passages: str | None = None
     """How to score long documents, such as maxp(tokens=256, stride=128); by default they are cut."""
     token_budget: int | None = None
@@ -107,6 +109,7 @@ def open_service(options: Options) -> Service:
         max_length=options.max_length,
         allow_pickle=options.allow_pickle,
         **options.of_family(),
+        instruction=options.instruction,
     )
     schedule = schedule or registry.schedules.parse(default_schedule(model))
     check_widths(schedule, model.width)

@@ -55,6 +55,11 @@ class Checkpoint:
         return self.layout.kind is Kind.PLAIN
 
     @property
+    def hub(self) -> str | None:
+        """The name as one of a repository on the hub; None where it is that of a folder, which decides nothing."""
+        return None if Path(self.name).is_dir() else self.name
+
+    @property
     def model_type(self) -> str:
         """``model_type`` of the config, or an empty string."""
         return str(self.config.get("model_type", ""))

@@ -22,6 +22,7 @@ from ..plugins import import_modules, imported
 from ..registry import families, unknown
 from .checkpoints import Checkpoint
 from .layout import Kind
+from .hints import could_be
 from .pickles import opened
 
 FAMILY_KEY = "sparring_family"
@@ -78,6 +79,7 @@ def load(
     revision: str | None = None,
     max_length: int | None = None,
     allow_pickle: bool = False,
+    instruction: str | None = None,
     **options: Any,
 ) -> AnyModel:
     """Loads a model: a folder, ``minilm`` (embedded), or a name on the hub.
@@ -87,10 +89,11 @@ def load(
         revision: branch, tag or commit on the hub.
         max_length: tokens of one input sequence; by default what the checkpoint allows.
         allow_pickle: read the tensors of pickled weights where there are no safetensors.
+        instruction: what to judge by, for models that are told.
         options: further options of the family.
 
     Raises:
-        UsageError: no family or several claim the checkpoint, or an option is unknown.
+        UsageError: no family or several claim the checkpoint, an option is unknown, or it takes no instruction.
         MissingResourceError: the model cannot be found.
         InputError: its files are damaged or its head is untrained.
     """
@@ -98,6 +101,10 @@ def load(
         options["max_length"] = max_length
     with opened(name_or_path, revision, allow_pickle) as checkpoint:
         chosen = families.parse(family) if family else _claimant(checkpoint)
+        if instruction is not None:
+            if "instruction" not in _options(chosen):
+                raise UsageError(f"{name_or_path}: family {chosen.spec_name} takes no instruction: leave it out")
+            options["instruction"] = instruction
         model: AnyModel = _with_options(chosen, options).load(checkpoint)
     _sources[model] = Source(name_or_path, family, revision, allow_pickle, tuple(options.items()), imported())
     return model
@@ -208,14 +215,15 @@ def _claimant(checkpoint: Checkpoint) -> Any:
         raise UsageError(f"{checkpoint.name} ({seen}) could be {' or '.join(claims)}: choose one with --family")
     if not checkpoint.plain:
         raise InputError(f"{checkpoint.name} is {checkpoint.layout.what}: no family of rerankers runs that")
+    meant = could_be(checkpoint)
     raise UsageError(
         f"{checkpoint.name} ({seen}) is of no known family: choose one with --family "
-        f"({', '.join(families.names())})"
+        + (meant or f"({', '.join(families.names())})")
     )
 
 
 def _with_options(family: Any, options: dict[str, Any]) -> Any:
-    known: Sequence[str] = [field.name for field in dataclasses.fields(family) if field.init]
+    known = _options(family)
     for option in options:
         if option not in known:
             raise UsageError(unknown(f"option of {family.spec_name}", option, known))
@@ -223,3 +231,7 @@ def _with_options(family: Any, options: dict[str, Any]) -> Any:
         return dataclasses.replace(family, **options)
     except ValueError as error:
         raise UsageError(f"{family.spec_name}: {error}") from None
+
+
+def _options(family: Any) -> Sequence[str]:
+    return [field.name for field in dataclasses.fields(family) if field.init]

@@ -1,8 +1,9 @@
-"""Rerankers on causal language models: Qwen3-Reranker, BGE-gemma, mxbai-rerank v2, their conversions, any prompt.
+"""Rerankers on causal language models: Qwen3-Reranker, BGE-gemma, mxbai, zerank, ctxl, RankLLaMA, any prompt.
 
-The score is read at the last token: the logit of "yes" less that of "no" (of "Yes" alone for BGE), from a head of
-these rows only, in fp32. Conversions to a sequence classifier hold that difference as their one row. The prompt
-and the query are computed once for the passages of a batch (see `sparring.rerank.models.attention.prefix_tree`).
+The score is read at the last token: the logit of "yes" less that of "no" (of "Yes" alone for BGE and zerank), from
+a head of these rows only, in fp32. Conversions to a sequence classifier hold that difference as their one row. The
+prompt and the query are computed once for the passages of a batch (see
+`sparring.rerank.models.attention.prefix_tree`); `formats` says how each kind is asked.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 
 from ....engine.batches import Batch
-from ....engine.templates import Template, Truncation
+from ....engine.templates import Template, Text, Truncation
 from ....errors import InputError, UsageError
 from ....registry import families, unknown
 from ...attention.prefix_tree import Tree, attach
@@ -22,81 +23,11 @@ from ...checkpoints import Checkpoint
 from ...config_fields import position_limit
 from ...heads import decoder_head
 from ...loading import clamp_length, fingerprint, load_pretrained, load_tokenizer
-from ...prompts import answer_ids, check_placeholders, prompt_template
+from ...prompts import answer_ids, check_joins, check_placeholders, own_chat, prompt_template
+from .formats import BOS, FORMATS, OWN_CHAT, Format, known_format
 
 PACKABLE = frozenset({"qwen2", "qwen3", "llama", "mistral", "gemma"})
 """Architectures whose attention needs nothing but queries, keys, values and positions; others run padded."""
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """How a family of checkpoints is asked: pieces tokenised apart, the answers, and its default instruction."""
-
-    pieces: tuple[str, ...]
-    answers: tuple[str, ...]
-    max_length: int
-    instruction: str | None = None
-    bos: bool = False
-
-
-FORMATS = {
-    "qwen3": Format(
-        (
-            "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the "
-            'Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n',
-            "<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {a}",
-            "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
-        ),
-        ("yes", "no"),
-        8192,
-        "Given a web search query, retrieve relevant passages that answer the query",
-    ),
-    "bge": Format(
-        (
-            "A: {query}",
-            "\n",
-            "B: {a}",
-            "\n",
-            "Given a query A and a passage B, determine whether the passage contains an answer to the query by "
-            "providing a prediction of either 'Yes' or 'No'.",
-        ),
-        ("Yes",),
-        1024,
-        bos=True,
-    ),
-    "mxbai": Format(
-        (
-            "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
-            "<|im_start|>user\n",
-            "{instruction}query: {query}",
-            "\n",
-            "document: {a}",
-            "\n",
-            "You are a search relevance expert who evaluates how well documents match search queries. For each "
-            "query-document pair, carefully analyze the semantic relationship between them, then provide your "
-            "binary relevance judgment (0 for not relevant, 1 for relevant).\nRelevance:",
-            "<|im_end|>\n<|im_start|>assistant\n",
-        ),
-        ("1", "0"),
-        8192,
-        "",
-    ),
-}
-
-CHECKPOINTS = {
-    "Qwen/Qwen3-Reranker-0.6B": "qwen3",
-    "Qwen/Qwen3-Reranker-4B": "qwen3",
-    "Qwen/Qwen3-Reranker-8B": "qwen3",
-    "tomaarsen/Qwen3-Reranker-0.6B-seq-cls": "qwen3",
-    "tomaarsen/Qwen3-Reranker-4B-seq-cls": "qwen3",
-    "tomaarsen/Qwen3-Reranker-8B-seq-cls": "qwen3",
-    "BAAI/bge-reranker-v2-gemma": "bge",
-    "mixedbread-ai/mxbai-rerank-base-v2": "mxbai",
-    "mixedbread-ai/mxbai-rerank-large-v2": "mxbai",
-    "michaelfeil/mxbai-rerank-base-v2-seq": "mxbai",
-    "michaelfeil/mxbai-rerank-large-v2-seq": "mxbai",
-}
-BY_FOLDER = {name.rpartition("/")[2]: kind for name, kind in CHECKPOINTS.items()}
 
 
 class AnswerHead(nn.Module):
@@ -136,14 +67,15 @@ class CausalReranker:
         self.tokenizer, self.template = tokenizer, template
         self.truncation = Truncation(length)
         self.packed = config.model_type in PACKABLE
-        self.pad_id = int(tokenizer.pad_token_id or tokenizer.eos_token_id or 0)
+        self.pad_id = padding(tokenizer)
         self.deterministic = False
         self.module = module
         self.language_model = not is_decoder_classifier(checkpoint)
         if self.language_model:
             module.set_output_embeddings(AnswerHead(module.get_output_embeddings(), answers))
         self.head: Any = module.get_output_embeddings() if self.language_model else decoder_head(module)
-        self.fingerprint = fingerprint(checkpoint, template, self.truncation, answers)
+        stripped = ["stripped"] if any(isinstance(slot, Text) and slot.strip for slot in template.slots) else []
+        self.fingerprint = fingerprint(checkpoint, template, self.truncation, answers, *stripped)
         if self.packed:
             attach(module)
 
@@ -187,6 +119,15 @@ class CausalReranker:
         return logits.float()
 
 
+def padding(tokenizer: Any) -> int:
+    """The id that fills rows, which no token attends to: of a tokenizer without one its end of sequence, or 0.
+
+    Nothing is written into the tokenizer or the config.
+    """
+    candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return int(next(token for token in candidates if token is not None))
+
+
 def is_decoder_classifier(checkpoint: Checkpoint) -> bool:
     """Whether the config names a sequence classifier, which has a head of its own and no answers."""
     return checkpoint.architecture.endswith("ForSequenceClassification")
@@ -211,6 +152,12 @@ def load_decoder(checkpoint: Checkpoint) -> Any:
     return load_pretrained(AutoModelForCausalLM, checkpoint)
 
 
+def begins_with_bos(tokenizer: Any) -> bool:
+    """Whether a tokenizer puts its beginning-of-sequence token before a text."""
+    begun = tokenizer("a")["input_ids"]
+    return tokenizer.bos_token_id is not None and begun[:1] == [tokenizer.bos_token_id]
+
+
 def sequence_length(module: Any, asked: int | None, default: int) -> int:
     """Tokens of one input: what was asked, else the default, never beyond the positions of the model."""
     return clamp_length(asked, position_limit(module.config) or 1 << 20, default)
@@ -221,11 +168,12 @@ def sequence_length(module: Any, asked: int | None, default: int) -> int:
 class Causal:
     """Pointwise prompts to a causal language model, scored by the logits of "yes" and "no" at the last token.
 
-    ``format`` is that of qwen3, bge or mxbai, or ``prompt`` gives another with {query} and {a}; ``yes`` and ``no``
-    are single tokens. Query and passage come in this order; ``instruction`` is for formats that have one.
+    ``format`` is that of qwen3, bge, mxbai, zerank, ctxl or rankllama, or ``prompt`` gives another with {query}
+    and {a}; ``yes`` and ``no`` are single tokens. ``instruction`` is for formats that have one: what to judge by,
+    for bge the whole task after query and passage.
     """
 
-    format: Literal["auto", "qwen3", "bge", "mxbai"] = "auto"
+    format: Literal["auto", "qwen3", "bge", "mxbai", "zerank", "ctxl", "rankllama"] = "auto"
     prompt: str | None = None
     yes: str = "yes"
     no: str = "no"
@@ -241,16 +189,23 @@ class Causal:
                 raise ValueError("give a format or a prompt, not both")
 
     def claims(self, checkpoint: Checkpoint) -> bool:
-        """Checkpoints of the table of names: a reranker and a chat model have the same config."""
-        return checkpoint.plain and known_format(checkpoint) is not None
+        """Checkpoints whose name on the hub or whose files say how they are asked."""
+        return known_format(checkpoint) is not None
 
     def load(self, checkpoint: Checkpoint) -> CausalReranker:
-        """Loads the checkpoint; of one that is not in the table, ``format`` or ``prompt`` must be given."""
+        """Loads the checkpoint; where nothing says how it is asked, ``format`` or ``prompt`` must be given."""
         asked = self._format(checkpoint)
+        classifier = is_decoder_classifier(checkpoint)
+        if not asked.answers and not classifier:
+            raise InputError(
+                f"{checkpoint.name}: format rankllama is for sequence classifiers, this is "
+                f"{checkpoint.architecture or 'of no architecture'}: merge its adapter first"
+            )
+        pieces = self._instructed(checkpoint, asked)  # before the weights: what is wrong is said at once
         module = load_decoder(checkpoint)
         tokenizer = load_tokenizer(checkpoint)
-        template = prompt_template(tokenizer, self._instructed(checkpoint, asked), asked.bos)
-        answers = answer_ids(tokenizer, asked.answers) if not is_decoder_classifier(checkpoint) else []
+        template = self._template(checkpoint, tokenizer, asked, pieces)
+        answers = [] if classifier else answer_ids(tokenizer, asked.answers)
         length = sequence_length(module, self.max_length, asked.max_length)
         return CausalReranker(checkpoint, module, tokenizer, template, answers, length)
 
@@ -260,24 +215,33 @@ class Causal:
         name = known_format(checkpoint) if self.format == "auto" else self.format
         if name is None:
             raise InputError(
-                f"{checkpoint.name}: not in the table of causal rerankers; say how it is asked with --family "
-                "'causal(format=qwen3)', bge or mxbai, or causal(prompt='... {query} ... {a} ...')"
+                f"{checkpoint.name}: nothing in its files says how it is asked, and names of folders decide "
+                "nothing; say it with --family 'causal(format=qwen3)', bge, mxbai, zerank, ctxl or rankllama, or "
+                "causal(prompt='... {query} ... {a} ...')"
             )
         return FORMATS[name]
 
     def _instructed(self, checkpoint: Checkpoint, asked: Format) -> tuple[str, ...]:
         if asked.instruction is None:
             if self.instruction is not None:
-                raise UsageError(f"{checkpoint.name}: this format has no instruction")
+                raise UsageError(f"{checkpoint.name}: this format has no instruction: leave --instruction out")
             return asked.pieces
         text = asked.instruction if self.instruction is None else self.instruction
-        if asked is FORMATS["mxbai"] and text:
-            text = f"instruction: {text}\n"
-        text = text.replace("{", "(").replace("}", ")")  # an instruction is not a template
+        text = asked.told.format(text.replace("{", "(").replace("}", ")")) if text else ""  # no template itself
         return tuple(piece.replace("{instruction}", text) for piece in asked.pieces)
 
-
-def known_format(checkpoint: Checkpoint) -> str | None:
-    """The table's format of a checkpoint, by its name on the hub or its folder's name."""
-    name = checkpoint.name.rstrip("/")
-    return CHECKPOINTS.get(name) or BY_FOLDER.get(name.rpartition("/")[2])
+    def _template(
+        self, checkpoint: Checkpoint, tokenizer: Any, asked: Format, pieces: tuple[str, ...]
+    ) -> Template:
+        """The input, from the tokenizer's own chat template where the format says so."""
+        if pieces == (OWN_CHAT,):
+            pieces = (own_chat(tokenizer, checkpoint.name),)
+        if BOS in pieces or asked.bos:
+            if tokenizer.bos_token is None:
+                raise InputError(f"{checkpoint.name}: its tokenizer has no token for the beginning of a sequence")
+            pieces = tuple(tokenizer.bos_token if piece == BOS else piece for piece in pieces)
+        bos = asked.bos or (asked.joined and begins_with_bos(tokenizer))
+        template = prompt_template(tokenizer, pieces, bos, asked.strip)
+        if asked.joined:
+            check_joins(tokenizer, template, "".join(pieces), checkpoint.name)
+        return template

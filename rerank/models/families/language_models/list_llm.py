@@ -218,12 +218,12 @@ class ListLLMs:
                 raise ValueError(f"{name} must be at least 1")
 
     def claims(self, checkpoint: Checkpoint) -> bool:
-        """Models behind an endpoint, and checkpoints of the table of names."""
-        return checkpoint.name.startswith(SERVED) or (checkpoint.plain and checkpoint.name in self.NAMES)
+        """Models behind an endpoint, and checkpoints of the table of names on the hub."""
+        return checkpoint.name.startswith(SERVED) or (checkpoint.plain and checkpoint.hub in self.NAMES)
 
     def load(self, checkpoint: Checkpoint) -> ListLLM:
         """Loads the model, or notes where it is served; no call is made yet."""
-        kind: Kind = self.NAMES.get(checkpoint.name, "permutation") if self.prompt == "auto" else self.prompt
+        kind: Kind = self.NAMES.get(checkpoint.hub or "", "permutation") if self.prompt == "auto" else self.prompt
         if checkpoint.name.startswith(SERVED):
             chat: Endpoint | LocalChat = Endpoint.parse(
                 checkpoint.name,

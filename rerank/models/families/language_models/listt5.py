@@ -34,7 +34,7 @@ from .t5 import scales_states, token_id
 Member = tuple[str, int, str]
 """A query, the index of the passage in its list (from 1), and the passage."""
 CACHED_TOKENS = 1 << 17
-NAMES = frozenset({"ListT5-base", "ListT5-3b", "ListT5-large"})
+NAMES = frozenset({"Soyoung97/ListT5-base", "Soyoung97/ListT5-3b", "Soyoung97/ListT5-large"})
 
 
 def listt5_template(tokenizer: Any, index: int) -> Template:
@@ -284,11 +284,8 @@ class ListT5s:
             raise ValueError("max_length must be at least 32")
 
     def claims(self, checkpoint: Checkpoint) -> bool:
-        """Checkpoints of the published names, or whose architecture is FiDT5 with a name that says ListT5."""
-        if not checkpoint.plain:
-            return False
-        name = checkpoint.name.rstrip("/").rpartition("/")[2]
-        return name in self.NAMES or (checkpoint.architecture == "FiDT5" and "listt5" in name.lower())
+        """Checkpoints of the published names on the hub; fusion-in-decoder models of other uses look the same."""
+        return checkpoint.plain and checkpoint.hub in self.NAMES
 
     def load(self, checkpoint: Checkpoint) -> ListT5:
         """Loads the checkpoint; InputError where a weight or an index token is missing."""

@@ -71,8 +71,6 @@ CHECKPOINTS: dict[str, tuple[Kind, str, str]] = {
     ),
 }
 """Name on the hub → kind and the tokens that mean relevant and not."""
-BY_FOLDER = {name.rpartition("/")[2]: entry for name, entry in CHECKPOINTS.items()}
-"""A folder is recognised by its last component where that is the checkpoint's name on the hub."""
 
 PROMPTS: dict[str, str] = {
     "mono": "Query: {query} Document: {a} Relevant:",
@@ -197,7 +195,7 @@ class T5:
                 )
 
     def claims(self, checkpoint: Checkpoint) -> bool:
-        """Checkpoints of the table of names; a T5 of another name could be anything."""
+        """Checkpoints of the table of names on the hub; the files of any other T5 could be those of anything."""
         return checkpoint.plain and entry(checkpoint) is not None
 
     def load(self, checkpoint: Checkpoint) -> T5Reranker:
@@ -213,7 +211,7 @@ class T5:
             kind = known[0]
         else:
             raise InputError(
-                f"{checkpoint.name}: not in the table of T5 rerankers; say what it is with "
+                f"{checkpoint.name}: no name on the hub that is in the table of T5 rerankers; say what it is with "
                 "--family 't5(kind=mono)', 't5(kind=duo)' or 't5(kind=rank)'"
             )
         default = (EXTRA_10, EXTRA_10) if kind == "rank" else known[1:] if known else (TRUE, FALSE)
@@ -229,6 +227,5 @@ class T5:
 
 
 def entry(checkpoint: Checkpoint) -> tuple[Kind, str, str] | None:
-    """The table's entry of a checkpoint, by its name on the hub or its folder's name."""
-    name = checkpoint.name.rstrip("/")
-    return CHECKPOINTS.get(name) or BY_FOLDER.get(name.rpartition("/")[2])
+    """The table's entry of a checkpoint, by its name on the hub; the files of all T5 rerankers look alike."""
+    return CHECKPOINTS.get(checkpoint.hub or "")

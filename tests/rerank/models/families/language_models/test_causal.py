@@ -14,11 +14,12 @@ from sparring.rerank.engine.templates import Template, Truncation
 from sparring.rerank.engine.token_store import TokenStore
 from sparring.rerank.errors import InputError, UsageError
 from sparring.rerank.models.attention.prefix_tree import Tree
-from sparring.rerank.models.families.language_models.causal import FORMATS
+from sparring.rerank.models.families.language_models.formats import BGE_TASK, FORMATS
 from sparring.rerank.models.loading import load
 from sparring.rerank.models.prompts import prompt_template
 from sparring.rerank.vocabulary import Candidates
 from tiny_generators import byte_level, save_causal
+from tiny_hub import in_hub
 from tiny_models import everything, tiny_topics
 
 INSTRUCTION = FORMATS["qwen3"].instruction
@@ -97,10 +98,18 @@ def test_scores_equal_the_whole_head_on_the_whole_prompt(folder: Path, budget: i
 
 
 def test_a_common_beginning_is_computed_once(tmp_path: Path) -> None:
-    folder = save_causal(tmp_path / "Qwen3-Reranker-0.6B")
+    folder = save_causal(tmp_path / "m")
     topics = tiny_topics(3, 20)
-    shared = Engine(load(str(folder)), device="cpu", dtype="float32", token_budget=3000, progress=False)
-    alone = Engine(load(str(folder)), device="cpu", dtype="float32", token_budget=1, progress=False)
+    shared, alone = (
+        Engine(
+            load(str(folder), family="causal(format=qwen3)"),
+            device="cpu",
+            dtype="float32",
+            token_budget=budget,
+            progress=False,
+        )
+        for budget in (3000, 1)
+    )
     found, expected = (np.concatenate(e(topics, everything(topics))) for e in (shared, alone))
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert alone.stats.computed == alone.stats.tokens == shared.stats.tokens
@@ -163,7 +172,7 @@ def test_prompts_are_the_ids_of_the_published_code(
         prompt_template(
             tokenizer, [p.replace("{instruction}", i) for p in FORMATS[name].pieces], FORMATS[name].bos
         )
-        for name, i in (("qwen3", str(INSTRUCTION)), ("bge", ""), ("mxbai", ""))
+        for name, i in (("qwen3", str(INSTRUCTION)), ("bge", BGE_TASK), ("mxbai", ""))
     )
     pieces = FORMATS["qwen3"].pieces
     body = plain(f"<Instruct>: {INSTRUCTION}\n<Query>: {query}\n<Document>: {text}")
@@ -171,7 +180,7 @@ def test_prompts_are_the_ids_of_the_published_code(
     assert ids_of(model, query, text, template=qwen) == whole
     bos, line = tokenizer.bos_token_id, plain("\n")
     assert ids_of(model, query, text, template=bge) == [
-        bos, *plain(f"A: {query}"), *line, *plain(f"B: {text}"), *line, *plain(FORMATS["bge"].pieces[4])
+        bos, *plain(f"A: {query}"), *line, *plain(f"B: {text}"), *line, *plain(BGE_TASK)
     ]  # fmt: skip
     head, *_, task, end = FORMATS["mxbai"].pieces
     assert ids_of(model, query, text, template=mxbai) == [
@@ -180,12 +189,13 @@ def test_prompts_are_the_ids_of_the_published_code(
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", ["qwen3", "bge", "mxbai"])
 def test_the_cue_and_the_query_survive_long_passages(tmp_path: Path, name: str) -> None:
     model = load(str(save_causal(tmp_path / "m")), family="causal", format=name)
     ids = ids_of(model, "what is a river?", "mountain " * 5000, length=700)
     assert 699 <= len(ids) <= 700  # a place is kept for the line end of a query that is cut
-    cue = encode(model.tokenizer, *FORMATS[name].pieces[-2 if name == "mxbai" else -1 :])
+    cues = {"mxbai": FORMATS["mxbai"].pieces[-2:], "bge": (BGE_TASK,), "qwen3": FORMATS["qwen3"].pieces[-1:]}
+    cue = encode(model.tokenizer, *cues[name])
     assert ids[-len(cue) :] == cue
     assert "what is a river?" in model.tokenizer.decode(ids)
 
@@ -202,20 +212,22 @@ def test_what_stood_after_a_cut_text_is_put_back(tmp_path: Path) -> None:
 
 def test_bge_scores_yes_alone_and_mxbai_takes_instructions(tmp_path: Path) -> None:
     topics = tiny_topics(1, 6)
-    folder = save_causal(tmp_path / "bge-reranker-v2-gemma", "gemma")
-    bge = load(str(folder))
+    folder = save_causal(tmp_path / "gemma", "gemma")
+    bge = load(str(folder), family="causal(format=bge)")
     assert bge.truncation.max_length == 1024
     scores = Engine(bge, device="cpu", dtype="float32", progress=False)(topics, everything(topics))[0][:, 0]
     rows = [ids_of(bge, topics[0].query, text) for text in topics[0].texts]
     expected = hugging_face(folder, rows, encode(bge.tokenizer, "Yes"))[:, 0]
     np.testing.assert_allclose(scores, expected, atol=1e-5, rtol=1e-5)
-    mxbai = save_causal(tmp_path / "mxbai-rerank-base-v2", "qwen2")
-    plain, told = load(str(mxbai)), load(str(mxbai), instruction="find rivers")
+    mxbai = save_causal(tmp_path / "qwen2", "qwen2")
+    plain, told = (
+        load(str(mxbai), family="causal(format=mxbai)", instruction=said) for said in (None, "find rivers")
+    )
     assert "instruction: find rivers\nquery: q" in told.tokenizer.decode(ids_of(told, "q", "d"))
     assert "user\nquery: q\ndocument: d\nYou are a search" in plain.tokenizer.decode(ids_of(plain, "q", "d"))
     assert plain.fingerprint != told.fingerprint
-    with pytest.raises(UsageError, match="has no instruction"):
-        load(str(folder), instruction="find")
+    other = load(str(folder), family="causal(format=bge)", instruction="Is {B} about rivers?")
+    assert other.tokenizer.decode(ids_of(other, "q", "d")).endswith("A: q\nB: d\nIs (B) about rivers?")
 
 
 @pytest.mark.parametrize("labels", [1, 2])
@@ -223,9 +235,9 @@ def test_bge_scores_yes_alone_and_mxbai_takes_instructions(tmp_path: Path) -> No
 def test_conversions_to_a_classifier(tmp_path: Path, labels: int, kind: str) -> None:
     from transformers import AutoModelForSequenceClassification
 
-    folder = save_causal(tmp_path / "Qwen3-Reranker-0.6B-seq-cls", kind, labels=labels)
+    folder = save_causal(tmp_path / "m", kind, labels=labels)
     topics = tiny_topics(1, 8)
-    model = load(str(folder))
+    model = load(str(folder), family="causal(format=qwen3)")
     engine = Engine(model, device="cpu", dtype="float32", token_budget=1000, progress=False)
     scores = engine(topics, everything(topics))[0][:, 0]
     module = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="eager").eval()
@@ -281,10 +293,10 @@ def test_wrong_options_are_said(tmp_path: Path, options: dict[str, str], message
         load(str(folder), family="causal", **options)
 
 
-def test_a_chat_model_is_no_reranker_by_itself(tmp_path: Path) -> None:
-    folder = save_causal(tmp_path / "Qwen3-0.6B")
-    with pytest.raises(UsageError, match="of no known family"):
+def test_a_chat_model_is_no_reranker_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save_causal(tmp_path / "Qwen3-Reranker-0.6B")  # a name of a folder, which decides nothing
+    with pytest.raises(UsageError, match=r"of no known family: choose one with --family 'causal\(format=qwen3\)'"):
         load(str(folder))
-    with pytest.raises(InputError, match="not in the table of causal rerankers"):
+    with pytest.raises(InputError, match="nothing in its files says how it is asked"):
         load(str(folder), family="causal")
-    assert load(str(save_causal(tmp_path / "Qwen3-Reranker-0.6B"))).width == 1
+    assert load(in_hub("Qwen/Qwen3-Reranker-0.6B", folder, monkeypatch)).width == 1

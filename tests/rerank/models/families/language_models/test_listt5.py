@@ -59,7 +59,7 @@ def test_listt5_decodes_as_transformers_does(tmp_path: Path) -> None:
             assert np.isnan(places[row < 0]).all()
             assert np.argsort(places[row >= 0]).tolist() == order
     assert free.invalid == invalid > 0  # a random model says much that is no index
-    restricted = open_scorer(load(str(wrapped)), device="cpu", dtype="float32", token_budget=1)
+    restricted = open_scorer(load(str(wrapped), family="listt5"), device="cpu", dtype="float32", token_budget=1)
     again = restricted(topics, groups)
     for rows, scores in zip(groups, again, strict=True):
         for row, places in zip(rows, scores, strict=True):

@@ -16,6 +16,7 @@ from sparring.rerank.errors import InputError, UsageError
 from sparring.rerank.models.loading import load
 from sparring.rerank.vocabulary import Candidates
 from tiny_generators import save_t5, sentencepiece
+from tiny_hub import in_hub
 from tiny_models import everything, tiny_topics
 
 VARIANTS = {"t5": ("t5", True), "t5 1.1": ("t5", False), "mt5": ("mt5", False), "umt5": ("umt5", True)}
@@ -134,29 +135,30 @@ def test_the_cue_and_the_query_survive_long_passages(folder: Path, kind: str) ->
     assert kind != "duo" or text.endswith("Document1: large Relevant:")
 
 
-def test_a_table_of_names_decides_kind_and_words(tmp_path: Path) -> None:
+def test_a_table_of_names_decides_kind_and_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, width, words in (
-        ("duot5-base-msmarco", 2, PROMPTS["duo"]),
-        ("monot5-base-msmarco-10k", 1, PROMPTS["mono"]),
-        ("RankT5-base", 1, PROMPTS["rank"]),
-        ("monoptt5-base", 1, "Pergunta: {q} Documento: {a} Relevante:"),
+        ("castorini/duot5-base-msmarco", 2, PROMPTS["duo"]),
+        ("castorini/monot5-base-msmarco-10k", 1, PROMPTS["mono"]),
+        ("Soyoung97/RankT5-base", 1, PROMPTS["rank"]),
+        ("unicamp-dl/monoptt5-base", 1, "Pergunta: {q} Documento: {a} Relevante:"),
     ):
-        model = load(str(save_t5(tmp_path / name)))
+        folder = save_t5(tmp_path / name.replace("/", "-"))
+        model = load(in_hub(name, folder, monkeypatch))
         whole = words.replace("{q}", "").replace("{a}", "").replace("{b}", "")
         constants = [i for slot in model.template.slots for i in getattr(slot, "ids", ())]
         assert model.width == width and constants == [*model.tokenizer(whole)["input_ids"]]
     prints = {
-        load(str(tmp_path / "RankT5-base"), family="t5", **options).fingerprint
+        load("Soyoung97/RankT5-base", family="t5", **options).fingerprint
         for options in ({}, {"kind": "mono"}, {"kind": "mono", "true": "\u2581yes"}, {"max_length": 99})
     }
     assert len(prints) == 4
 
 
 def test_what_is_not_in_the_table_is_not_guessed(tmp_path: Path) -> None:
-    folder = save_t5(tmp_path / "flan-monot5-base-msmarco-mine")
-    with pytest.raises(UsageError, match="of no known family"):
+    folder = save_t5(tmp_path / "monot5-base-msmarco")  # a name of a folder, which decides nothing
+    with pytest.raises(UsageError, match=r"of no known family: choose one with --family 't5\(kind=mono\)'"):
         load(str(folder))
-    with pytest.raises(InputError, match=r"not in the table of T5 rerankers; say what it is"):
+    with pytest.raises(InputError, match=r"in the table of T5 rerankers; say what it is"):
         load(str(folder), family="t5")
     with pytest.raises(InputError, match="has no token '▁maybe'"):
         load(str(folder), family="t5(kind=mono)", true="\u2581maybe")
