@@ -21,8 +21,8 @@ from ..errors import InputError, UsageError
 from ..plugins import import_modules, imported
 from ..registry import families, unknown
 from .checkpoints import Checkpoint
+from .hints import advice
 from .layout import Kind
-from .hints import could_be
 from .pickles import opened
 
 FAMILY_KEY = "sparring_family"
@@ -103,7 +103,9 @@ def load(
         chosen = families.parse(family) if family else _claimant(checkpoint)
         if instruction is not None:
             if "instruction" not in _options(chosen):
-                raise UsageError(f"{name_or_path}: family {chosen.spec_name} takes no instruction: leave it out")
+                raise UsageError(
+                    f"{name_or_path}: family {chosen.spec_name} takes no instruction: leave --instruction out"
+                )
             options["instruction"] = instruction
         model: AnyModel = _with_options(chosen, options).load(checkpoint)
     _sources[model] = Source(name_or_path, family, revision, allow_pickle, tuple(options.items()), imported())
@@ -169,7 +171,10 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.body, trust_remote_code=False, local_files_only=True)
+        with quiet_transformers():  # of architectures that it does not know it would say so
+            tokenizer = AutoTokenizer.from_pretrained(
+                checkpoint.body, trust_remote_code=False, local_files_only=True
+            )
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{checkpoint.name}: its tokenizer cannot be loaded: {error}") from None
     if not tokenizer.is_fast:
@@ -215,11 +220,7 @@ def _claimant(checkpoint: Checkpoint) -> Any:
         raise UsageError(f"{checkpoint.name} ({seen}) could be {' or '.join(claims)}: choose one with --family")
     if not checkpoint.plain:
         raise InputError(f"{checkpoint.name} is {checkpoint.layout.what}: no family of rerankers runs that")
-    meant = could_be(checkpoint)
-    raise UsageError(
-        f"{checkpoint.name} ({seen}) is of no known family: choose one with --family "
-        + (meant or f"({', '.join(families.names())})")
-    )
+    raise UsageError(f"{checkpoint.name} ({seen}) is of no known family: {advice(checkpoint)}")
 
 
 def _with_options(family: Any, options: dict[str, Any]) -> Any:

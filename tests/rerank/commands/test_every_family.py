@@ -26,6 +26,7 @@ from sparring.rerank.vocabulary import Groups, Scorer
 from tiny_commands import write_collection
 from tiny_families import allrank_state, save_jina, save_list_con_ranker, save_listt5, save_pair_rm, save_webis
 from tiny_generators import save_causal, save_t5
+from tiny_layerwise import save_layerwise
 from tiny_models import SIZES, save_bi_encoder, save_classifier
 from tiny_modular import save_modular
 from tiny_pairs import save_duo, save_late_pair, state_family
@@ -58,6 +59,7 @@ SAVED: dict[str, Callable[[Path], Path]] = {
     "duo": lambda folder: save_duo(folder, "bert", 2),
     "jina": jina,
     "late_pair": save_late_pair,
+    "layerwise": save_layerwise,
     "list_con_ranker": save_list_con_ranker,
     "list_head": list_head,
     "list_llm": lambda folder: state_family(save_causal(folder), "list_llm(prompt=setwise, words=4)"),
