@@ -13,11 +13,6 @@ T5 = ("t5", "mt5", "umt5")
 def advice(checkpoint: Checkpoint) -> str:
     """Which families could be meant and the flag to write, in one line."""
     kind, architecture = checkpoint.model_type, checkpoint.architecture
-    if "vision_config" in checkpoint.config or "audio_config" in checkpoint.config:
-        return (
-            "it reads images or sound, as LightOn-rerank, Qwen3-VL-Reranker and jina-reranker-m0 do, and such "
-            "models are not run here"
-        )
     choose = "choose one with --family "
     if kind in T5 and architecture.endswith(("ForConditionalGeneration", "FiDT5")):
         return (

@@ -149,7 +149,9 @@ def test_names_decide_on_the_hub_and_files_in_a_folder(tmp_path: Path, monkeypat
     for name in ("qwen3", "mxbai"):
         other = with_chat(save_causal(tmp_path / name, "qwen3"), CHAT + f"{{# {FORMATS[name].mark} #}}")
         assert load(str(other)).truncation.max_length == 1024
-        (other / "modules.json").write_text("[]")
+        module = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.Transformer"}
+        (other / "modules.json").write_text(json.dumps([module]))
+        (other / "config_sentence_transformers.json").write_text('{"model_type": "CrossEncoder"}')
         assert not families.parse("causal").claims(_checkpoint(other))
 
 
@@ -192,7 +194,6 @@ def test_tokens_that_do_not_join_are_refused(tmp_path: Path) -> None:
             {"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]},
             r"'causal\(format=rankllama\)' for a classifier",
         ),
-        ({"model_type": "qwen3_5", "vision_config": {}}, "it reads images or sound, as LightOn-rerank"),
         ({"model_type": "t5", "architectures": ["FiDT5"]}, r"or listt5 \(ListT5\)"),
     ],
 )
