@@ -26,13 +26,17 @@ A row that is all NaN was quarantined: the model could not score it, it was name
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """One topic in first-stage order, best first; ``texts`` may be lazy, ``scores`` are first-stage (n,)."""
+    """One topic in first-stage order, best first; ``texts`` may be lazy, ``scores`` are first-stage (n,).
+
+    ``instruction`` is what to judge this topic by, for models that are told; it goes before the model's own.
+    """
 
     qid: str
     query: str
     docids: tuple[str, ...]
     texts: Sequence[str]
     scores: NDArray[np.float64]
+    instruction: str | None = None
 
     def __len__(self) -> int:
         return len(self.docids)

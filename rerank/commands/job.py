@@ -58,7 +58,7 @@ def prepare(options: ScoringOptions, run: Run | None = None) -> Job:
 
     ``run`` stands in for the one that the options name, where a command has changed its candidates.
     """
-    from ..engine.model import default_schedule
+    from ..engine.model import default_schedule, takes_instructions
     from ..executors.open import open_scorer
     from ..models.loading import load
 
@@ -78,6 +78,11 @@ def prepare(options: ScoringOptions, run: Run | None = None) -> Job:
         **options.of_family(),
         instruction=options.instruction,
     )
+    if topics.dataset.instructions and not takes_instructions(model):
+        raise UsageError(
+            f"{model.name} takes no instruction, but {len(topics.dataset.instructions)} topics of "
+            f"{topics.dataset.queries_path} carry one: take the field out of a copy of it"
+        )
     schedule = schedule or registry.schedules.parse(default_schedule(model))
     check_widths(schedule, model.width)
     if passages and model.width != 1:

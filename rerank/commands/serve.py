@@ -95,7 +95,7 @@ def main(options: Options) -> None:
 
 def open_service(options: Options) -> Service:
     """The service that the flags describe, not yet started."""
-    from ..engine.model import default_schedule, longest_input
+    from ..engine.model import default_schedule, longest_input, takes_instructions
     from ..executors.open import open_scorer
     from ..models.loading import load
 
@@ -126,6 +126,7 @@ def open_service(options: Options) -> Service:
         aggregator,
         tokenizer=None if fast is None else _counting(fast),
         max_length=None if passages else longest_input(model),
+        told=takes_instructions(model),
         limits=Limits(options.max_documents, options.max_queue, options.batch_documents, options.timeout),
     )
 

@@ -49,7 +49,8 @@ class CandidateSet:
             keep = [i for i, docid in enumerate(docids[: self.depth]) if docid not in self._gone]
             names = tuple(docids[i] for i in keep)
             texts = Texts(self.dataset.documents, names)
-            yield Candidates(qid, self.dataset.queries[qid], names, texts, scores[keep])
+            told = self.dataset.instructions.get(qid)
+            yield Candidates(qid, self.dataset.queries[qid], names, texts, scores[keep], told)
 
     def write_missing(self, output: Path) -> Path | None:
         """Lists the missing documents in ``<output>.missing_docs.tsv``; None if there are none."""

@@ -17,7 +17,7 @@ from .cache import cache_folder
 from .documents import Documents, FileDocuments
 from .irds import IrdsDocuments, fetching, load, read_topics
 from .offset_index import turn
-from .records import read_queries
+from .records import read_instructions, read_queries
 
 CORPUS_NAMES = ("corpus.jsonl", "collection.jsonl", "documents.jsonl", "collection.tsv", "corpus.tsv")
 QUERY_NAMES = ("queries.tsv", "queries.jsonl", "topics.tsv")
@@ -51,6 +51,13 @@ class Dataset:
         if self.irds is None:
             raise MissingResourceError(f"{self.name} has no {_choices(QUERY_NAMES)}: add --queries FILE")
         return read_topics(self.irds, self.query_field)
+
+    @cached_property
+    def instructions(self) -> dict[str, str]:
+        """What to judge by, of the topics whose line in the file says it."""
+        if self.queries_path is None:
+            return {}
+        return read_instructions(self.queries_path, self.encoding, self.encoding_errors)
 
     @cached_property
     def documents(self) -> Documents:

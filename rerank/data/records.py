@@ -16,6 +16,7 @@ from .text import lines, odd_character
 ID_KEYS = ("id", "_id", "docid", "doc_id", "docno", "pid", "qid", "query_id")
 TEXT_KEYS = ("text", "contents", "content", "passage", "body", "query")
 TITLE_KEY = "title"
+INSTRUCTION_KEY = "instruction"
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -43,6 +44,11 @@ class Reader:
         where = f"{self.path}:{line}"
         fields = self._json(content, where) if self.layout == "jsonl" else self._tsv(content, where)
         return self._id(fields, where), self._text(fields)
+
+    def instruction(self, content: str) -> str:
+        """What a line says to judge by; empty where it says nothing."""
+        fields = self._json(content, "") if self.layout == "jsonl" else self._tsv(content, "")
+        return clean(fields.get(INSTRUCTION_KEY)).strip()
 
     def keys(self, content: str) -> str:
         """The names of the fields of a line, for the message about a missing one."""
@@ -110,7 +116,7 @@ def reader_of(path: Path, first: str, field: str | None = None) -> tuple[Reader,
     ):
         return Reader(path, "jsonl", field=field), False
     columns = tuple(first.strip().lower().split("\t"))
-    known = {*ID_KEYS, *TEXT_KEYS, TITLE_KEY, "url", field}
+    known = {*ID_KEYS, *TEXT_KEYS, TITLE_KEY, INSTRUCTION_KEY, "url", field}
     if len(columns) > 1 and columns[0] in ID_KEYS and known.issuperset(columns):
         return Reader(path, "tsv", columns, field), True
     return Reader(path, "tsv", field=field), False
@@ -152,3 +158,10 @@ def read_queries(
     if empty := [qid for qid, text in queries.items() if not text.strip()]:
         log.warning("%s: %d queries have no text: %s", path, len(empty), ", ".join(empty[:5]))
     return queries
+
+
+def read_instructions(path: Path, encoding: str = "utf-8", encoding_errors: str = "strict") -> dict[str, str]:
+    """The instructions that topics carry (``instruction`` in JSONL or a header), by id; often there are none."""
+    rows = records(path, encoding, encoding_errors)
+    found = ((qid, reader.instruction(content)) for _, qid, _, reader, content in rows)
+    return {qid: instruction for qid, instruction in found if instruction}

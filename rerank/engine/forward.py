@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..errors import UsageError
 from ..stats import Stats
 from ..vocabulary import Candidates, Groups
 from .batches import Batch
-from .shards import Reader, Shard, build_shard, prefetch, split_topics
+from .model import Told
+from .shards import Instructed, Reader, Shard, build_shard, prefetch, split_topics
 from .stats import count_batch, count_shard
 from .token_store import TokenStore
 
@@ -25,6 +27,8 @@ Wanted = Callable[[int], NDArray[np.bool_]]
 class Body(Reader, Protocol):
     """What is asked of a model here; `sparring.rerank.engine.model.Model` has it."""
 
+    @property
+    def name(self) -> str: ...
     @property
     def tokenizer(self) -> object: ...
 
@@ -70,10 +74,11 @@ class Forward:
     def _batches(
         self, topics: Sequence[Candidates], groups: Sequence[Groups], wanted: Wanted
     ) -> Iterator[tuple[Shard, NDArray[np.int64], Batch]]:
-        for chosen_topics in split_topics(groups):
+        for chosen_topics in split_topics(topics, groups):
             if len(self._store.flat) > STORE_TOKENS:  # shards in flight keep the old one alive
                 self._store = self._new_store()
-            shard = build_shard(self._store, self.model, topics, groups, chosen_topics)
+            reader = self._reader(topics[chosen_topics[0]].instruction)
+            shard = build_shard(self._store, reader, topics, groups, chosen_topics)
             count_shard(self.stats, shard)
             missing = np.concatenate([wanted(t) for t in chosen_topics])
             for chosen in shard.plan(self.token_budget):
@@ -81,6 +86,17 @@ class Forward:
                 if len(chosen):
                     batch = shard.batch(chosen)
                     yield shard, chosen, batch.pin() if self.device.type == "cuda" else batch
+
+    def _reader(self, instruction: str | None) -> Reader:
+        """The model as it reads topics with this instruction; UsageError where it takes none."""
+        model = self.model
+        if instruction is None:
+            return model
+        if not isinstance(model, Told):
+            raise UsageError(f"{model.name}: topics carry an instruction, and this model takes none")
+        return Instructed(
+            model.instructed(instruction), model.truncation, model.first_position, packed=model.packed
+        )
 
     def _score(self, shard: Shard, chosen: NDArray[np.int64], batch: Batch) -> Iterator[Scored]:
         """Values of a batch; out of memory halves the budget, and a group that cannot fit alone has none."""

@@ -102,9 +102,29 @@ class OwnScorer(Protocol):
         ...
 
 
+@runtime_checkable
+class Told(Protocol):
+    """A model that can be told what to judge by, topic by topic.
+
+    Attributes:
+        told: whether this one can; of one class some checkpoints can and others cannot.
+    """
+
+    told: bool
+
+    def instructed(self, instruction: str) -> Template:
+        """The template of its input with this instruction; UsageError where it is not ``told``."""
+        ...
+
+
 AnyModel = Model | OwnScorer
 SCHEDULES = {1: "pointwise", 2: "bayes", None: "whole"}
 """What a model of each width is asked, unless it has a schedule of its own."""
+
+
+def takes_instructions(model: object) -> bool:
+    """Whether a topic may carry an instruction of its own."""
+    return isinstance(model, Told) and model.told
 
 
 def default_schedule(model: AnyModel) -> str:

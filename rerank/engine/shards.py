@@ -36,6 +36,16 @@ class Reader(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Instructed:
+    """A `Reader` with another template: that of an instruction which topics carry."""
+
+    template: Template
+    truncation: Truncation
+    first_position: int
+    packed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Shard:
     """Groups of neighbouring topics, laid out as sequences.
 
@@ -96,12 +106,15 @@ class Shard:
         return self.sequences.query[starts], self.sequences.pieces[starts, : template.beginning].sum(axis=1)
 
 
-def split_topics(groups: Sequence[Groups]) -> Iterator[list[int]]:
-    """Indices of neighbouring topics with groups, about `SHARD_MEMBERS` members at a time."""
+def split_topics(topics: Sequence[Candidates], groups: Sequence[Groups]) -> Iterator[list[int]]:
+    """Indices of neighbouring topics with groups, of one instruction, about `SHARD_MEMBERS` members at a time."""
     chosen: list[int] = []
     size = 0
     for index, rows in enumerate(groups):
         if len(rows):
+            if chosen and topics[index].instruction != topics[chosen[0]].instruction:
+                yield chosen
+                chosen, size = [], 0
             chosen.append(index)
             size += rows.size
         if size >= SHARD_MEMBERS:

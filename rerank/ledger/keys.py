@@ -24,6 +24,9 @@ class HashedTopic:
     def __init__(self, topic: Candidates) -> None:
         self.topic = topic
         self.query = text_hashes([topic.query])[0]
+        if topic.instruction is not None:  # another instruction is another question
+            told = text_hashes([topic.instruction])
+            self.query = group_keys(self.query[None], told, np.zeros((1, 1), np.int64))[0]
         self.number = int(self.query[0] >> np.uint64(1))
         self._texts = np.empty((len(topic), 2), np.uint64)
         self._ready = np.zeros(len(topic), np.bool_)

@@ -39,6 +39,7 @@ class Request:
         raw: scores as the model gives them, instead of their sigmoid.
         tokens_per_document, tokens_per_prompt: limits the caller set.
         truncate: False refuses inputs that the model would cut.
+        instruction: what to judge by.
     """
 
     dialect: Literal["cohere", "tei"]
@@ -51,6 +52,7 @@ class Request:
     tokens_per_document: int | None = None
     tokens_per_prompt: int | None = None
     truncate: bool = True
+    instruction: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ def parse(body: bytes, max_documents: int) -> Request:
         tokens_per_document=_count(content, "max_tokens_per_doc"),
         tokens_per_prompt=prompt,
         truncate=_field(content, "truncate", bool) is not False,
+        instruction=clean(said) if (said := _field(content, "instruction", str)) else None,
     )
 
 

@@ -59,6 +59,7 @@ class Service:
         name: what callers see as the model.
         tokenizer: counts tokens and cuts documents where a request says so; without it tokens are not counted.
         max_length: tokens of one input, for requests that refuse truncation.
+        told: whether requests may carry an instruction; others refuse it.
     """
 
     def __init__(
@@ -70,11 +71,12 @@ class Service:
         *,
         tokenizer: Any = None,
         max_length: int | None = None,
+        told: bool = False,
         limits: Limits | None = None,
     ) -> None:
         self.name, self.limits, self.metrics, self.started = name, limits or Limits(), Metrics(), time.time()
         self._scorer, self._schedule, self._aggregator = scorer, schedule, aggregator
-        self._tokenizer, self._max_length = tokenizer, max_length
+        self._tokenizer, self._max_length, self._told = tokenizer, max_length, told
         self._waiting: queue.Queue[_Ticket] = queue.Queue(self.limits.queue)
         self._stop = threading.Event()
         self._failed = 0
@@ -96,11 +98,14 @@ class Service:
     def answer(self, request: Request) -> Answer:
         """Scores a request.
 
-        Raises Refused: 422 for an input that may not be cut and is too long, 429 where too many wait, 503 where it
+        Raises Refused: 422 for an input that may not be cut and is too long, or an instruction to a model that
+        takes none, 429 where too many wait, 503 where it
         took too long or the service is closing, 500 where the model failed.
         """
+        if request.instruction is not None and not self._told:
+            raise Refused(422, "instruction: this model takes none")
         texts, tokens = self._measured(request)
-        ticket = _Ticket(_candidates(request.query, texts))
+        ticket = _Ticket(_candidates(request.query, texts, request.instruction))
         if self._stop.is_set():
             raise Refused(503, "the service is shutting down", retry_after=5)
         try:
@@ -210,7 +215,7 @@ class Service:
         return results
 
 
-def _candidates(query: str, texts: tuple[str, ...]) -> Candidates:
+def _candidates(query: str, texts: tuple[str, ...], instruction: str | None = None) -> Candidates:
     """A request as a topic, named by its query: equal requests are answered equally, whenever they come."""
     names = tuple(str(place) for place in range(len(texts)))
-    return Candidates(query, query, names, texts, -np.arange(len(texts), dtype=np.float64))
+    return Candidates(query, query, names, texts, -np.arange(len(texts), dtype=np.float64), instruction)

@@ -76,3 +76,30 @@ def test_models_that_are_not_told_refuse_it(
     refused = flags(collection, other, tmp_path / "b.run", "--instruction", "Find rivers.")
     assert main(["rerank", *refused]) == 2
     assert "this format has no instruction: leave --instruction out" in capsys.readouterr().err
+
+
+def test_topics_bring_their_own(
+    collection: Path, told: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    queries = dict(line.split("\t") for line in (collection / "queries.tsv").read_text().splitlines())
+    rows = [{"id": qid, "text": text} for qid, text in queries.items()]
+    rows[1]["instruction"] = "Find rivers."
+    path = tmp_path / "topics.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    written = {}
+    for name, more in (
+        ("own", ("--queries", str(path))),
+        ("none", ()),
+        ("all", ("--instruction", "Find rivers.")),
+    ):
+        assert main(["rerank", *flags(collection, told, tmp_path / name, "--tag", "t", *more)]) == 0
+        rows = [line.split() for line in (tmp_path / name).read_text().splitlines()]
+        written[name] = {qid: {row[2]: float(row[4]) for row in rows if row[0] == qid} for qid in queries}
+    own, none, everybody = (written[name] for name in ("own", "none", "all"))
+    assert own["q1"] == pytest.approx(everybody["q1"], abs=1e-5)
+    assert own["q1"] != pytest.approx(none["q1"], abs=1e-5)
+    assert own["q0"] == pytest.approx(none["q0"], abs=1e-5)
+    assert own["q0"] != pytest.approx(everybody["q0"], abs=1e-5)
+    encoder = save_classifier(tmp_path / "bert", "bert")
+    assert main(["rerank", *flags(collection, encoder, tmp_path / "a.run", "--queries", str(path))]) == 2
+    assert "takes no instruction, but 1 topics of" in capsys.readouterr().err

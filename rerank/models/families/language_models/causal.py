@@ -8,6 +8,7 @@ prompt and the query are computed once for the passages of a batch (see
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -60,12 +61,15 @@ class CausalReranker:
         template: Template,
         answers: list[int],
         length: int,
+        instructed: Callable[[str], Template] | None = None,
     ) -> None:
         config = module.config
         self.name = checkpoint.name
         self.width: int | None = template.passages
         self.tokenizer, self.template = tokenizer, template
         self.truncation = Truncation(length)
+        self.told = instructed is not None
+        self._instructed = instructed
         self.packed = config.model_type in PACKABLE
         self.pad_id = padding(tokenizer)
         self.deterministic = False
@@ -78,6 +82,12 @@ class CausalReranker:
         self.fingerprint = fingerprint(checkpoint, template, self.truncation, answers, *stripped)
         if self.packed:
             attach(module)
+
+    def instructed(self, instruction: str) -> Template:
+        """The input with another instruction."""
+        if self._instructed is None:
+            raise UsageError(f"{self.name}: topics carry an instruction, and this format has none")
+        return self._instructed(instruction)
 
     def place(self, device: torch.device, dtype: torch.dtype, deterministic: bool = False) -> None:
         """Moves the decoder in ``dtype`` and the answers' head in fp32 to a device."""
@@ -201,13 +211,19 @@ class Causal:
                 f"{checkpoint.name}: format rankllama is for sequence classifiers, this is "
                 f"{checkpoint.architecture or 'of no architecture'}: merge its adapter first"
             )
-        pieces = self._instructed(checkpoint, asked)  # before the weights: what is wrong is said at once
+        if asked.instruction is None and self.instruction is not None:
+            raise UsageError(f"{checkpoint.name}: this format has no instruction: leave --instruction out")
         module = load_decoder(checkpoint)
         tokenizer = load_tokenizer(checkpoint)
-        template = self._template(checkpoint, tokenizer, asked, pieces)
+
+        def template(instruction: str) -> Template:
+            return self._template(checkpoint, tokenizer, asked, instruction)
+
         answers = [] if classifier else answer_ids(tokenizer, asked.answers)
         length = sequence_length(module, self.max_length, asked.max_length)
-        return CausalReranker(checkpoint, module, tokenizer, template, answers, length)
+        own = template((asked.instruction or "") if self.instruction is None else self.instruction)
+        told = None if asked.instruction is None else template
+        return CausalReranker(checkpoint, module, tokenizer, own, answers, length, told)
 
     def _format(self, checkpoint: Checkpoint) -> Format:
         if self.prompt is not None:
@@ -221,19 +237,11 @@ class Causal:
             )
         return FORMATS[name]
 
-    def _instructed(self, checkpoint: Checkpoint, asked: Format) -> tuple[str, ...]:
-        if asked.instruction is None:
-            if self.instruction is not None:
-                raise UsageError(f"{checkpoint.name}: this format has no instruction: leave --instruction out")
-            return asked.pieces
-        text = asked.instruction if self.instruction is None else self.instruction
-        text = asked.told.format(text.replace("{", "(").replace("}", ")")) if text else ""  # no template itself
-        return tuple(piece.replace("{instruction}", text) for piece in asked.pieces)
-
-    def _template(
-        self, checkpoint: Checkpoint, tokenizer: Any, asked: Format, pieces: tuple[str, ...]
-    ) -> Template:
+    def _template(self, checkpoint: Checkpoint, tokenizer: Any, asked: Format, instruction: str) -> Template:
         """The input, from the tokenizer's own chat template where the format says so."""
+        instruction = instruction.replace("{", "(").replace("}", ")")  # it is no template itself
+        text = asked.told.format(instruction) if instruction else ""
+        pieces = tuple(piece.replace("{instruction}", text) for piece in asked.pieces)
         if pieces == (OWN_CHAT,):
             pieces = (own_chat(tokenizer, checkpoint.name),)
         if BOS in pieces or asked.bos:

@@ -74,6 +74,19 @@ class LayerwiseReranker:
         if self.packed:
             attach(body)
 
+    @property
+    def told(self) -> bool:
+        """Whether topics may carry a task of their own: not where passages shrink by the length of the task."""
+        return not self.plan.cuts
+
+    def instructed(self, instruction: str) -> Template:
+        """The input with another task."""
+        if not self.told:
+            raise UsageError(
+                f"{self.name}: with compress_ratio the task is the same for all topics (--instruction)"
+            )
+        return task_template(self.tokenizer, instruction)
+
     def place(self, device: torch.device, dtype: torch.dtype, deterministic: bool = False) -> None:
         """Moves the decoder in ``dtype`` and the head in fp32 to a device."""
         self.deterministic = deterministic
@@ -214,8 +227,7 @@ class Layerwise:
         body = load_body(checkpoint, plan.layer)
         tokenizer = load_tokenizer(checkpoint)
         task = TASKS[checkpoint.architecture] if self.instruction is None else self.instruction
-        task = task.replace("{", "(").replace("}", ")")
-        template = prompt_template(tokenizer, [piece.replace("{instruction}", task) for piece in BGE_PIECES], True)
+        template = task_template(tokenizer, task)
         head = load_head(checkpoint, plan.head, int(body.config.hidden_size))
         return LayerwiseReranker(checkpoint, body, head, tokenizer, template, plan)
 
@@ -244,6 +256,12 @@ class Layerwise:
         cap = config.get("final_logit_softcapping") if gemma else None
         length = clamp_length(self.max_length, int(config["max_position_embeddings"]), 1024)
         return Plan(layer, head, cuts, self.compress_ratio if cuts else 1, length, cap)
+
+
+def task_template(tokenizer: Any, task: str) -> Template:
+    """Query, passage and the task."""
+    task = task.replace("{", "(").replace("}", ")")  # it is no template itself
+    return prompt_template(tokenizer, [piece.replace("{instruction}", task) for piece in BGE_PIECES], True)
 
 
 def load_body(checkpoint: Checkpoint, layers: int) -> Any:
