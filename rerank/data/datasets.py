@@ -17,7 +17,7 @@ from .cache import cache_folder
 from .documents import Documents, FileDocuments
 from .irds import IrdsDocuments, fetching, load, read_topics
 from .offset_index import turn
-from .records import read_instructions, read_queries
+from .records import read_queries
 
 CORPUS_NAMES = ("corpus.jsonl", "collection.jsonl", "documents.jsonl", "collection.tsv", "corpus.tsv")
 QUERY_NAMES = ("queries.tsv", "queries.jsonl", "topics.tsv")
@@ -47,7 +47,7 @@ class Dataset:
     def queries(self) -> dict[str, str]:
         """Query text by topic id, in file order; raises where there are none."""
         if self.queries_path is not None:
-            return read_queries(self.queries_path, self.encoding, self.encoding_errors, self.query_field)
+            return self._read_topics[0]
         if self.irds is None:
             raise MissingResourceError(f"{self.name} has no {_choices(QUERY_NAMES)}: add --queries FILE")
         return read_topics(self.irds, self.query_field)
@@ -55,9 +55,14 @@ class Dataset:
     @cached_property
     def instructions(self) -> dict[str, str]:
         """What to judge by, of the topics whose line in the file says it."""
-        if self.queries_path is None:
-            return {}
-        return read_instructions(self.queries_path, self.encoding, self.encoding_errors)
+        return {} if self.queries_path is None else self._read_topics[1]
+
+    @cached_property
+    def _read_topics(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Texts and instructions of the topics' file, read once."""
+        told: dict[str, str] = {}
+        path = self.queries_path or Path()
+        return read_queries(path, self.encoding, self.encoding_errors, self.query_field, told), told
 
     @cached_property
     def documents(self) -> Documents:

@@ -47,6 +47,8 @@ class Reader:
 
     def instruction(self, content: str) -> str:
         """What a line says to judge by; empty where it says nothing."""
+        if self.layout == "jsonl" and INSTRUCTION_KEY not in content:
+            return ""
         fields = self._json(content, "") if self.layout == "jsonl" else self._tsv(content, "")
         return clean(fields.get(INSTRUCTION_KEY)).strip()
 
@@ -138,10 +140,15 @@ def records(
 
 
 def read_queries(
-    path: Path, encoding: str = "utf-8", encoding_errors: str = "strict", field: str | None = None
+    path: Path,
+    encoding: str = "utf-8",
+    encoding_errors: str = "strict",
+    field: str | None = None,
+    instructions: dict[str, str] | None = None,
 ) -> dict[str, str]:
     """Query texts by id, in file order, from TSV (``id TAB text``) or JSONL, plain or gzipped.
 
+    ``instructions`` is filled with what topics say to judge by (``instruction``), by id; often nothing.
     Raises InputError for a malformed line, for an id with two texts and for a file without queries.
     """
     queries: dict[str, str] = {}
@@ -153,15 +160,11 @@ def read_queries(
             )
         if queries.setdefault(qid, text) != text:
             raise InputError(f"{path}:{number}: query {qid!r} occurs twice, with different texts")
+        told = "" if instructions is None or field == INSTRUCTION_KEY else reader.instruction(content)
+        if instructions is not None and told and instructions.setdefault(qid, told) != told:
+            raise InputError(f"{path}:{number}: query {qid!r} occurs twice, with different instructions")
     if not queries:
         raise InputError(f"{path}: 0 topics read from it: expected id TAB text, or JSONL, one query per line")
     if empty := [qid for qid, text in queries.items() if not text.strip()]:
         log.warning("%s: %d queries have no text: %s", path, len(empty), ", ".join(empty[:5]))
     return queries
-
-
-def read_instructions(path: Path, encoding: str = "utf-8", encoding_errors: str = "strict") -> dict[str, str]:
-    """The instructions that topics carry (``instruction`` in JSONL or a header), by id; often there are none."""
-    rows = records(path, encoding, encoding_errors)
-    found = ((qid, reader.instruction(content)) for _, qid, _, reader, content in rows)
-    return {qid: instruction for qid, instruction in found if instruction}
