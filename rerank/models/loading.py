@@ -24,6 +24,7 @@ from .checkpoints import Checkpoint
 from .hints import advice
 from .layout import Kind
 from .pickles import opened
+from .scope import refuse_out_of_scope, remote_code
 
 FAMILY_KEY = "sparring_family"
 """The key of ``config.json`` under which a checkpoint states its family as a spec string."""
@@ -168,12 +169,17 @@ def load_pretrained(auto: Any, checkpoint: Checkpoint, **options: Any) -> Any:
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
     """The checkpoint's fast tokenizer."""
-    from transformers import AutoTokenizer
+    from transformers import CONFIG_MAPPING, AutoTokenizer, PreTrainedConfig
 
+    options: dict[str, Any] = {}
+    if checkpoint.model_type not in CONFIG_MAPPING:  # transformers would trip over fields that it cannot place
+        options["config"] = PreTrainedConfig.from_dict(
+            {"tokenizer_class": checkpoint.config.get("tokenizer_class")}
+        )
     try:
         with quiet_transformers():  # of architectures that it does not know it would say so
             tokenizer = AutoTokenizer.from_pretrained(
-                checkpoint.body, trust_remote_code=False, local_files_only=True
+                checkpoint.body, trust_remote_code=False, local_files_only=True, **options
             )
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{checkpoint.name}: its tokenizer cannot be loaded: {error}") from None
@@ -212,10 +218,13 @@ def _claimant(checkpoint: Checkpoint) -> Any:
             f"{checkpoint.name}: its config.json states {FAMILY_KEY} {str(stated)!r}, but the folder is "
             f"{checkpoint.layout.what}: choose one with --family"
         )
+    refuse_out_of_scope(checkpoint)
     claims = [name for name, cls in families if cls().claims(checkpoint)]
     if len(claims) == 1:
         return families.parse(claims[0])
     seen = f"model_type {checkpoint.model_type!r}, architecture {checkpoint.architecture!r}"
+    if remote := remote_code(checkpoint):
+        seen += f", remote code {remote}, which is never run"
     if claims:
         raise UsageError(f"{checkpoint.name} ({seen}) could be {' or '.join(claims)}: choose one with --family")
     if not checkpoint.plain:

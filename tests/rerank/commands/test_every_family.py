@@ -30,6 +30,7 @@ from tiny_layerwise import save_layerwise
 from tiny_models import SIZES, save_bi_encoder, save_classifier
 from tiny_modular import save_modular
 from tiny_pairs import save_duo, save_late_pair, state_family
+from tiny_remote import save_gte, save_jina_bert, save_jina_v3, save_nemotron
 
 
 def poly_encoder(folder: Path) -> Path:
@@ -57,13 +58,17 @@ SAVED: dict[str, Callable[[Path], Path]] = {
     "causal_pair": lambda folder: state_family(save_causal(folder, "llama"), "causal_pair(chat=False)"),
     "cross_encoder": save_modular,
     "duo": lambda folder: save_duo(folder, "bert", 2),
+    "gte": save_gte,
     "jina": jina,
+    "jina_bert": save_jina_bert,
+    "jina_v3": save_jina_v3,
     "late_pair": save_late_pair,
     "layerwise": save_layerwise,
     "list_con_ranker": save_list_con_ranker,
     "list_head": list_head,
     "list_llm": lambda folder: state_family(save_causal(folder), "list_llm(prompt=setwise, words=4)"),
     "listt5": lambda folder: state_family(save_listt5(folder), "listt5"),
+    "nemotron": save_nemotron,
     "pair_rm": save_pair_rm,
     "poly_encoder": poly_encoder,
     "sequence_classification": lambda folder: save_classifier(folder, "bert"),

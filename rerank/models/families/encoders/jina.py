@@ -19,7 +19,8 @@ from ....errors import InputError
 from ....registry import families
 from ...checkpoints import Checkpoint
 from ...loading import clamp_length, load_tokenizer
-from .sequence_classification import SequenceClassifier
+from ...stored_weights import some, stored
+from .sequence_classification import SequenceClassifier, column_of
 
 CONFIG_CLASS = "XLMRobertaFlashConfig"
 ARCHITECTURE = "XLMRobertaForSequenceClassification"
@@ -50,7 +51,6 @@ def load_jina(checkpoint: Checkpoint) -> Any:
     Raises InputError where a weight is missing, superfluous or of another shape, or where the config asks for what
     XLM-R does not have.
     """
-    from safetensors.torch import load_file
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     auto: Any = AutoModelForSequenceClassification
@@ -58,20 +58,18 @@ def load_jina(checkpoint: Checkpoint) -> Any:
     own = ("model_type", "architectures", "auto_map", "torch_dtype", "dtype")
     shared = {key: value for key, value in checkpoint.config.items() if key not in own}
     module = auto.from_config(AutoConfig.for_model("xlm-roberta", **shared))
-    stored: dict[str, torch.Tensor] = {}
-    for path in checkpoint.weights:
-        stored |= load_file(path)
+    state = stored(checkpoint)
     named = {ours: name_in_checkpoint(ours) for ours in module.state_dict()}
-    missing = sorted({*named.values()} - {*stored})
-    unexpected = sorted({*stored} - {*named.values()})
+    missing = sorted({*named.values()} - {*state})
+    unexpected = sorted({*state} - {*named.values()})
     if missing or unexpected:
         raise InputError(
-            f"{checkpoint.name}: no cross-encoder in Jina's layout: missing {_some(missing)}; "
-            f"unexpected {_some(unexpected)}"
+            f"{checkpoint.name}: no cross-encoder in Jina's layout: missing {some(missing)}; "
+            f"unexpected {some(unexpected)}"
         )
     width = module.config.hidden_size
     try:
-        module.load_state_dict({ours: _part(ours, stored[theirs], width) for ours, theirs in named.items()})
+        module.load_state_dict({ours: _part(ours, state[theirs], width) for ours, theirs in named.items()})
     except RuntimeError as error:
         raise InputError(f"{checkpoint.name}: weights do not fit the config: {error}") from None
     return module.eval()
@@ -81,9 +79,9 @@ def _part(name: str, value: torch.Tensor, width: int) -> torch.Tensor:
     """The weight ``name`` of transformers out of a tensor of the checkpoint: a third of ``Wqkv``, else all."""
     third = next((i for i, part in enumerate(THIRDS) if f".self.{part}." in name), None)
     if third is None:
-        return value.float()
+        return value
     end = None if third == 2 else (third + 1) * width  # rows too many stay in sight: they fit no weight
-    return value[third * width : end].float()
+    return value[third * width : end]
 
 
 def _check_config(checkpoint: Checkpoint) -> None:
@@ -99,32 +97,31 @@ def _check_config(checkpoint: Checkpoint) -> None:
         )
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") if names else "nothing"
-
-
 @families.register("jina")
 @dataclass(frozen=True)
 class Jina:
-    """jina-reranker-v2 and its fine-tunes: XLM-R with a classification head, in the layout of Jina's own code."""
+    """jina-reranker-v2 and its fine-tunes: XLM-R with a classification head, in the layout of Jina's own code.
 
+    ``label`` names the label that means relevant, by name or number, where the head does not say it.
+    """
+
+    label: str | int | None = None
     max_length: int | None = None
 
     def claims(self, checkpoint: Checkpoint) -> bool:
-        """Classifiers whose config is Jina's class; one that also calls itself XLM-R could be either."""
+        """Classifiers whose config is Jina's class, whatever else they call themselves."""
         named = checkpoint.config.get("auto_map")
         remote = str(named.get("AutoConfig", "")) if isinstance(named, dict) else ""
         theirs = remote.rpartition(".")[2] == CONFIG_CLASS and checkpoint.architecture == ARCHITECTURE
         return checkpoint.plain and theirs
 
     def load(self, checkpoint: Checkpoint) -> SequenceClassifier:
-        """Loads the checkpoint; its head must have one or two labels."""
+        """Loads the checkpoint; its head must have one or two labels unless one is chosen."""
         module = load_jina(checkpoint)
         config = module.config
-        if config.num_labels not in (1, 2):
-            raise InputError(f"{checkpoint.name}: the head has {config.num_labels} labels; a reranker has 1 or 2")
+        column = column_of(checkpoint, module, self.label)
         tokenizer = load_tokenizer(checkpoint)
         first = config.pad_token_id + 1
         limit = config.max_position_embeddings - first
         truncation = Truncation(clamp_length(self.max_length, limit, tokenizer.model_max_length))
-        return SequenceClassifier(checkpoint, module, tokenizer, truncation, first)
+        return SequenceClassifier(checkpoint, module, tokenizer, truncation, first, column=column)

@@ -1,6 +1,7 @@
 """Cross-encoders with a classification head: BERT, ELECTRA, RoBERTa/XLM-R, ModernBERT and DeBERTa-v2.
 
-One label is the score; of two labels the score is l1 - l0, which orders as log_softmax(l)[1] does. The body runs
+One label is the score; of two labels the score is l1 - l0, which orders as log_softmax(l)[1] does (see
+`sparring.rerank.models.labels` for more, and for heads whose second label is not the relevant one). The body runs
 packed (DeBERTa, whose attention is eager only, padded); the head runs in fp32 on the first token's state alone.
 """
 
@@ -21,6 +22,7 @@ from ...attention.post_norm import PostNormEncoder, token_states
 from ...checkpoints import Checkpoint
 from ...config_fields import mean_pooled, token_types
 from ...heads import detach_head
+from ...labels import label_names, label_score, score_column
 from ...loading import clamp_length, fingerprint, load_pretrained, load_tokenizer
 
 ROBERTA = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert"})
@@ -46,7 +48,8 @@ class SequenceClassifier:
 
     ``template`` is that of a query and one passage unless another is given; its passages are the model's width.
     ``live`` leaves the weights where they are, with gradients, for training; without ``lean`` the forward pass is
-    transformers' own, which knows dropout and checkpointing.
+    transformers' own, which knows dropout and checkpointing. ``column`` is the label that is the score, by default
+    the last.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class SequenceClassifier:
         template: Template | None = None,
         lean: bool = True,
         live: bool = False,
+        column: int | None = None,
     ) -> None:
         config = module.config
         self.name = checkpoint.name
@@ -68,7 +72,10 @@ class SequenceClassifier:
         self.truncation = truncation
         self.first_position = first_position
         self.packed = config.model_type in PACKABLE
-        self.fingerprint = fingerprint(checkpoint, self.template, truncation)
+        last = config.num_labels - 1
+        self.column = last if column is None else column
+        chosen = () if self.column == last else (self.column,)
+        self.fingerprint = fingerprint(checkpoint, self.template, truncation, *chosen)
         self.deterministic = False
         self.pad_id = int(tokenizer.pad_token_id or 0)
         self.typed = token_types(config) > 1
@@ -104,8 +111,7 @@ class SequenceClassifier:
 
     def score(self, states: torch.Tensor) -> torch.Tensor:
         """The head's scores, (S,), of states (S, H)."""
-        logits = self.head(states)
-        return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
+        return label_score(self.head(states), self.column)
 
     def _packed(self, batch: Batch) -> torch.Tensor:
         hidden = token_states(self.body, batch, **packed_kwargs(batch, self.deterministic))
@@ -129,12 +135,23 @@ class SequenceClassifier:
 
 
 def is_classifier(checkpoint: Checkpoint) -> bool:
-    """Whether the config names an encoder with a classification head that this module can run."""
+    """Whether the config names an encoder with a classification head that this module can run.
+
+    A config that names a classifier of remote code as well may be of another network under the same name.
+    """
+    named = checkpoint.config.get("auto_map")
+    if isinstance(named, dict) and "AutoModelForSequenceClassification" in named:
+        return False
     return checkpoint.architecture in ARCHITECTURES and checkpoint.model_type in SUPPORTED
 
 
-def load_classifier(checkpoint: Checkpoint, max_length: int | None) -> tuple[Any, Any, Truncation, int]:
-    """Module, tokenizer, truncation and first position of a classifier with one or two labels, else InputError."""
+def load_classifier(
+    checkpoint: Checkpoint, max_length: int | None, any_labels: bool = False
+) -> tuple[Any, Any, Truncation, int]:
+    """Module, tokenizer, truncation and first position of a classifier with one or two labels, else InputError.
+
+    ``any_labels`` lets more labels pass, for callers that choose one.
+    """
     from transformers import AutoModelForSequenceClassification
 
     if checkpoint.model_type not in SUPPORTED:
@@ -143,7 +160,7 @@ def load_classifier(checkpoint: Checkpoint, max_length: int | None) -> tuple[Any
             f"({', '.join(sorted(SUPPORTED))})"
         )
     module = load_pretrained(AutoModelForSequenceClassification, checkpoint)
-    if module.config.num_labels not in (1, 2):
+    if module.config.num_labels not in (1, 2) and not any_labels:
         raise InputError(
             f"{checkpoint.name}: the head has {module.config.num_labels} labels; a reranker has 1 or 2"
         )
@@ -155,11 +172,21 @@ def load_classifier(checkpoint: Checkpoint, max_length: int | None) -> tuple[Any
     return module, tokenizer, Truncation(length), first
 
 
+def column_of(checkpoint: Checkpoint, module: Any, label: str | int | None) -> int:
+    """The label of a transformers classifier that is the score; InputError where it must be named."""
+    names = label_names({"id2label": module.config.id2label}, module.config.num_labels)
+    return score_column(checkpoint, names, label)
+
+
 @families.register("sequence_classification")
 @dataclass(frozen=True)
 class SequenceClassification:
-    """Cross-encoders of one or two labels on BERT, ELECTRA, RoBERTa/XLM-R, ModernBERT and DeBERTa-v2."""
+    """Cross-encoders of one or two labels on BERT, ELECTRA, RoBERTa/XLM-R, ModernBERT and DeBERTa-v2.
 
+    ``label`` names the label that means relevant, by name or number, where the head does not say it.
+    """
+
+    label: str | int | None = None
     max_length: int | None = None
 
     def claims(self, checkpoint: Checkpoint) -> bool:
@@ -168,5 +195,7 @@ class SequenceClassification:
         return checkpoint.plain and is_classifier(checkpoint) and typed < 3
 
     def load(self, checkpoint: Checkpoint) -> SequenceClassifier:
-        """Loads the checkpoint; its head must have one or two labels."""
-        return SequenceClassifier(checkpoint, *load_classifier(checkpoint, self.max_length))
+        """Loads the checkpoint; its head must have one or two labels unless one is chosen."""
+        module, *rest = load_classifier(checkpoint, self.max_length, any_labels=True)
+        column = column_of(checkpoint, module, self.label)
+        return SequenceClassifier(checkpoint, module, *rest, column=column)

@@ -1,0 +1,59 @@
+"""Checkpoints that are known and not run, each refused in one line that says what it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from ..errors import UsageError
+from .checkpoints import Checkpoint
+
+IMAGE_TYPES = frozenset(
+    {
+        "colidefics", "colpali", "colqwen2", "idefics2", "idefics3", "internvl_chat", "llava", "llava_next",
+        "mllama", "moondream1", "paligemma", "phi3_v", "pixtral", "smolvlm", "vision-encoder-decoder",
+        "visualbert", "vilt",
+    }
+)  # fmt: skip
+"""Kinds that read images and whose name does not say so by a part of its own."""
+IMAGE_PARTS = re.compile(r"(^|[_\-])(vl|vlm|vision|clip|siglip|omni)([_\-]|$)")
+IMAGE_CLASSES = re.compile(r"VL[A-Z]|VL$|Vision|^Col(Pali|Qwen|Idefics|Smol|ModernVBert)|^Jina(VL|M0)")
+KNOWN = {
+    "t5gemma2": "KaLM-Reranker and other encoder-decoders on T5Gemma 2 (passages pooled by the encoder, the query "
+    "in the decoder) are not supported",
+    "t5gemma": "encoder-decoders on T5Gemma are not supported",
+}
+
+
+def reads_images(checkpoint: Checkpoint) -> bool:
+    """Whether a config is that of a model that reads images beside text: by its kind, its class, or its parts."""
+    kind = checkpoint.model_type.lower()
+    return (
+        kind in IMAGE_TYPES
+        or IMAGE_PARTS.search(kind) is not None
+        or IMAGE_CLASSES.search(checkpoint.architecture) is not None
+        or isinstance(checkpoint.config.get("vision_config"), dict)
+    )
+
+
+def refuse_out_of_scope(checkpoint: Checkpoint) -> None:
+    """Raises UsageError in one line for a checkpoint that is known and not run."""
+    if checkpoint.model_type in KNOWN:
+        raise UsageError(f"{checkpoint.name}: {KNOWN[checkpoint.model_type]}")
+    if reads_images(checkpoint):
+        named = checkpoint.architecture or checkpoint.model_type
+        raise UsageError(f"{checkpoint.name} ({named}) reads images: out of scope")
+
+
+def remote_code(checkpoint: Checkpoint) -> str:
+    """The class of remote code that a config names, the classifier's first; empty without one."""
+    named = checkpoint.config.get("auto_map")
+    return next(_classes(named), "") if isinstance(named, dict) else ""
+
+
+def _classes(named: dict[str, Any]) -> Iterator[str]:
+    for key in ("AutoModelForSequenceClassification", "AutoModelForCausalLM", "AutoModel", "AutoConfig"):
+        found = named.get(key)
+        if isinstance(found, str) and found:
+            yield found.rpartition(".")[2]
