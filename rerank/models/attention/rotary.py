@@ -17,8 +17,9 @@ def frequencies(size: int, theta: float, factor: float = 1.0, mixed: float | Non
     exponent = torch.arange(pairs, dtype=torch.float64) / pairs
     if mixed is not None:
         order = torch.arange(1, pairs + 1, dtype=torch.float64)
-        return (theta**-exponent * torch.exp(-math.log(factor) * (order / pairs) ** mixed)).float()
-    return ((theta * factor) ** -exponent / factor ** (1 / pairs)).float()
+        stretch = torch.exp(math.log(factor) * (order / pairs) ** mixed)
+        return torch.div(torch.pow(theta, -exponent), stretch).float()
+    return torch.div(torch.pow(theta * factor, -exponent), factor ** (1 / pairs)).float()
 
 
 def rotation(

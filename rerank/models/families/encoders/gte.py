@@ -106,12 +106,12 @@ def weights_of(checkpoint: Checkpoint, layers: int) -> dict[str, torch.Tensor]:
 
         state = load_pretrained(AutoModelForSequenceClassification, checkpoint).state_dict()
         prefix, layer, at = "gte.", LAYER_OF_TRANSFORMERS, "gte.layers"
-        qkv, joint = "self_attn.{}_proj", ("mlp.up_proj", "mlp.gate_proj")
+        qkv, joint = "self_attn.{}_proj", ["mlp.up_proj", "mlp.gate_proj"]
     else:
         state = stored(checkpoint)
         state = {name: value for name, value in state.items() if not _derived(name)}
         prefix, layer, at = "new.", LAYER, "new.encoder.layer"
-        qkv, joint = "attention.{}_proj", ("mlp.up_gate_proj",)
+        qkv, joint = "attention.{}_proj", ["mlp.up_gate_proj"]
     packed = any(".qkv_proj." in name for name in state)
     parts: dict[str, tuple[str, ...]] = {}
     for i in range(layers):

@@ -16,14 +16,14 @@ from torch.nn.functional import gelu, relu
 
 from ....errors import InputError
 from ....registry import families
-from ...attention.glu import GluShape
+from ...attention.glu import Activation, GluShape
 from ...checkpoints import Checkpoint
 from ...stored_weights import stored
 from .glu_classifier import GluClassifier, build, by_layer, number, renamed
 
 ARCHITECTURE = "JinaBertForSequenceClassification"
 CONFIG_CLASS = "JinaBertConfig"
-ACTIVATIONS = {"geglu": gelu, "reglu": relu}
+ACTIVATIONS: dict[str, Activation] = {"geglu": gelu, "reglu": relu}
 NAMES = {
     "body.words": "bert.embeddings.word_embeddings",
     "body.types": "bert.embeddings.token_type_embeddings",

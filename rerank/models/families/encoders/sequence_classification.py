@@ -196,6 +196,6 @@ class SequenceClassification:
 
     def load(self, checkpoint: Checkpoint) -> SequenceClassifier:
         """Loads the checkpoint; its head must have one or two labels unless one is chosen."""
-        module, *rest = load_classifier(checkpoint, self.max_length, any_labels=True)
+        module, tokenizer, truncation, first = load_classifier(checkpoint, self.max_length, any_labels=True)
         column = column_of(checkpoint, module, self.label)
-        return SequenceClassifier(checkpoint, module, *rest, column=column)
+        return SequenceClassifier(checkpoint, module, tokenizer, truncation, first, column=column)
