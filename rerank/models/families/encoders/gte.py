@@ -140,7 +140,8 @@ class Gte:
 
     def claims(self, checkpoint: Checkpoint) -> bool:
         """Classifiers whose config says ``new`` (or transformers' ``gte``) and names such an architecture."""
-        return checkpoint.model_type in MODEL_TYPES and checkpoint.architecture in ARCHITECTURES
+        ours = checkpoint.model_type in MODEL_TYPES and checkpoint.architecture in ARCHITECTURES
+        return checkpoint.plain and ours
 
     def load(self, checkpoint: Checkpoint) -> GluClassifier:
         """Loads the checkpoint; InputError where weights and config are not of this family."""

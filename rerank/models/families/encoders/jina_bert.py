@@ -105,7 +105,8 @@ class JinaBert:
 
     def claims(self, checkpoint: Checkpoint) -> bool:
         """Classifiers whose config names JinaBERT's classes, as architecture or as remote code."""
-        return names_jina_bert(checkpoint) and checkpoint.architecture.endswith("ForSequenceClassification")
+        theirs = names_jina_bert(checkpoint) and checkpoint.architecture.endswith("ForSequenceClassification")
+        return checkpoint.plain and theirs
 
     def load(self, checkpoint: Checkpoint) -> GluClassifier:
         """Loads the checkpoint; InputError where weights and config are not of this family."""

@@ -11,6 +11,7 @@ compared with the mean of the blocks' query vectors, weighted by the best score 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,17 +28,16 @@ from ....engine.model import SCHEDULES, ScorerOptions
 from ....engine.precision import claim_precision, described, in_precision
 from ....engine.stats import count_batch, observe_memory
 from ....engine.templates import Constant, Template, Truncation
-from ....errors import InputError
+from ....errors import InputError, UsageError
 from ....registry import families
 from ....stats import Stats
-from ....vocabulary import Candidates, Groups, Outcomes, Sink
+from ....vocabulary import Candidates, Groups, Outcomes, Sink, blank, unknown_rows
 from ...attention.packed import attach, packed_kwargs
 from ...checkpoints import Checkpoint
 from ...config_fields import position_limit
-from ...jina_prompt import ListPrompt
 from ...loading import clamp_length, fingerprint, load_tokenizer
 from ...stored_weights import fill, stored
-from ...vectors import score_lists
+from .jina_prompt import ListPrompt
 
 ARCHITECTURE = "JinaForRanking"
 LONGEST = 131_072
@@ -68,6 +68,7 @@ class JinaV3Scorer:
     """Scores lists with a `JinaV3`; a `sparring.rerank.vocabulary.Scorer` of any width."""
 
     width: int | None = None
+    remembers = False
 
     def __init__(self, model: JinaV3, options: ScorerOptions) -> None:
         self.model = model
@@ -89,6 +90,7 @@ class JinaV3Scorer:
         """Forgets the texts."""
         self.model.prompt.clear()
 
+    @torch.inference_mode()
     def __call__(
         self,
         topics: Sequence[Candidates],
@@ -96,9 +98,28 @@ class JinaV3Scorer:
         sink: Sink | None = None,
         known: Sequence[Outcomes] | None = None,
     ) -> list[Outcomes]:
-        """Cosines of every list's members, shown in the order of the list."""
-        with torch.inference_mode():
-            results = score_lists(topics, groups, self._score, self.stats, sink, known)
+        """Cosines of every list's members, shown in the order of the list.
+
+        Raises UsageError where a group names a position outside its topic.
+        """
+        start = time.perf_counter()
+        results = []
+        for index, (topic, rows) in enumerate(zip(topics, groups, strict=True)):
+            if rows.ndim != 2 or (rows.size and rows.max() >= len(topic)):
+                raise UsageError(
+                    f"topic {topic.qid}: a group names a position outside its {len(topic)} candidates"
+                )
+            outcomes = blank(rows, None) if known is None else known[index].copy()
+            for number in np.flatnonzero(unknown_rows(outcomes)).tolist():
+                real = rows[number] >= 0
+                if real.any():
+                    outcomes[number, real] = self._score(topic, rows[number][real].astype(np.int64))
+                self.stats.groups += 1
+                if sink is not None:
+                    sink(np.array([index]), np.array([number]), outcomes[number : number + 1])
+            results.append(outcomes)
+        self.stats.seconds += time.perf_counter() - start
+        self.stats.count_ties(results)
         observe_memory(self.stats, self.device)
         return results
 
@@ -193,7 +214,7 @@ class JinaV3s:
 
     def claims(self, checkpoint: Checkpoint) -> bool:
         """Checkpoints whose config says ``qwen3`` and names the ranker's class."""
-        return checkpoint.model_type == "qwen3" and checkpoint.architecture == ARCHITECTURE
+        return checkpoint.plain and checkpoint.model_type == "qwen3" and checkpoint.architecture == ARCHITECTURE
 
     def load(self, checkpoint: Checkpoint) -> JinaV3:
         """Loads body and projector; InputError where weights or tokenizer are not of this family."""

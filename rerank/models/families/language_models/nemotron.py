@@ -149,7 +149,8 @@ class Nemotron:
 
     def claims(self, checkpoint: Checkpoint) -> bool:
         """Checkpoints whose config says ``llama_bidirec`` and names the classifier."""
-        return checkpoint.model_type == MODEL_TYPE and checkpoint.architecture == ARCHITECTURE
+        ours = checkpoint.model_type == MODEL_TYPE and checkpoint.architecture == ARCHITECTURE
+        return checkpoint.plain and ours
 
     def load(self, checkpoint: Checkpoint) -> BidirectionalLlama:
         """Loads the checkpoint; InputError where weights and config are not of this family."""

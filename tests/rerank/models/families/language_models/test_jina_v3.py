@@ -12,7 +12,7 @@ from numpy_networks import decoder_states, fixed, relu
 from safetensors.torch import load_file
 from sparring.rerank.errors import InputError, UsageError
 from sparring.rerank.executors.open import open_scorer
-from sparring.rerank.models import jina_prompt
+from sparring.rerank.models.families.language_models import jina_prompt
 from sparring.rerank.models.families.language_models.jina_v3 import JinaV3
 from sparring.rerank.models.loading import load
 from sparring.rerank.vocabulary import Candidates

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine.token_store import TokenStore
-from ..errors import InputError
+from ....engine.token_store import TokenStore
+from ....errors import InputError
 
 PASSAGE_MARK, QUERY_MARK = "<|embed_token|>", "<|rerank_token|>"
 HEAD = (
