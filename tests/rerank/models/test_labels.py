@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from safetensors.torch import load_file, save_file
 from sparring.rerank.engine.engine import Engine
 from sparring.rerank.errors import InputError
 from sparring.rerank.models.loading import load
@@ -103,3 +104,14 @@ def test_checkpoints_in_half_precision_are_computed_in_fp32(tmp_path: Path, dtyp
     model.save_pretrained(tmp_path / "whole")
     tiny_models.wordpiece().save_pretrained(tmp_path / "whole")
     np.testing.assert_array_equal(scores(folder), scores(tmp_path / "whole"))
+
+
+def test_a_head_under_another_name_is_refused_by_name(tmp_path: Path) -> None:
+    folder = tiny_models.save_classifier(tmp_path / "m", "bert")
+    state = load_file(folder / "model.safetensors")
+    renamed = {name.replace("classifier.", "score."): value for name, value in state.items()}
+    save_file(renamed, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(
+        InputError, match="lacks classifier.bias, classifier.weight: these weights would be random"
+    ):
+        load(str(folder))
