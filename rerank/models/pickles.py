@@ -8,7 +8,6 @@ while the checkpoint is loaded, so that no model family ever sees a pickle.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import pickle
 import tempfile
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import console
 from ..errors import InputError, MissingPrerequisiteError
-from .checkpoints import SERVED, Checkpoint, find, is_model, locate, pickled_weights
+from .checkpoints import is_model, locate, pickled_weights
 
 if TYPE_CHECKING:
     import torch
@@ -28,17 +27,17 @@ INDEX = "pytorch_model.bin.index.json"
 
 
 @contextlib.contextmanager
-def opened(name: str, revision: str | None = None, allow_pickle: bool = False) -> Iterator[Checkpoint]:
-    """The checkpoint called ``name`` (see `checkpoints.find`), to be loaded inside the block.
+def readable(name: str, revision: str | None = None, allow_pickle: bool = False) -> Iterator[Path]:
+    """The folder of the model called ``name`` (see `checkpoints.locate`), to be read inside the block.
 
     With ``allow_pickle`` weights that exist only as pickles are converted for the time of the block, and a warning
     names them. Raises MissingPrerequisiteError where torch is too old for that, InputError where a file holds
     anything but named tensors.
     """
-    folder = locate(name, revision, pickled=True) if allow_pickle and not name.startswith(SERVED) else None
-    pickled = pickled_weights(folder) if folder is not None and is_model(folder) else []
-    if folder is None or not pickled:
-        yield find(name, revision)
+    folder = locate(name, revision, pickled=allow_pickle)
+    pickled = pickled_weights(folder) if allow_pickle and is_model(folder) else []
+    if not pickled:
+        yield folder
         return
     _check_torch()
     console.log.warning(
@@ -52,7 +51,7 @@ def opened(name: str, revision: str | None = None, allow_pickle: bool = False) -
         _link(folder, copy)
         for path in pickled:
             _convert(path, copy / _twin(path.relative_to(folder)))
-        yield dataclasses.replace(find(scratch), name=name)
+        yield copy
 
 
 def _check_torch() -> None:

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from ..console import bars_wanted, log, progress, quiet_transformers
 from ..engine.devices import choose_device, choose_dtype, default_budget, dtype_name
 from ..errors import InputError, SparringError, UsageError
+from ..models.adapters import opened
 from ..models.checkpoints import Checkpoint
 from ..models.loading import check_embeds
-from ..models.pickles import opened
 
 Vectors = NDArray[np.float32]
 SIMILARITIES = ("cosine", "dot", "euclidean")
@@ -66,6 +66,7 @@ class BiEncoder:
             sentence-transformers', and under bf16 autocast on CUDA.
         budget: tokens of one batch; by default what suits the device.
         allow_pickle: read the tensors of pickled weights where there are no safetensors.
+        base: the model that an adapter belongs to, where its config names none or another is wanted.
 
     Raises:
         MissingResourceError: there is no such model. InputError: its files are damaged. UsageError: it is a
@@ -79,6 +80,7 @@ class BiEncoder:
         dtype: str = "auto",
         budget: int | None = None,
         allow_pickle: bool = False,
+        base: str | None = None,
     ) -> None:
         if dtype == "int8":
             raise UsageError("bi-encoders do not run in int8: write auto, float32, bfloat16 or float16")
@@ -87,7 +89,7 @@ class BiEncoder:
         weights = torch.float32 if dtype == "auto" else choose_dtype(dtype, self.device)
         self.dtype = "bfloat16" if self._autocast else dtype_name(weights)
         self._budget = budget or default_budget(self.device)
-        with opened(name, allow_pickle=allow_pickle) as checkpoint:
+        with opened(name, allow_pickle=allow_pickle, base=base) as checkpoint:
             if checkpoint.plain and checkpoint.architecture.endswith("ForSequenceClassification"):
                 raise UsageError(
                     f"{name} is a cross-encoder: it reranks (sparring rerank), it cannot make an index"
