@@ -7,7 +7,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from ....errors import InputError, UsageError
 from ....registry import families
 from ....stats import Stats
 from ....vocabulary import Candidates, Groups, Outcomes, Sink, blank, unknown_rows
+from ...about import About, Example
 from ...checkpoints import Checkpoint
 from ...layout import Kind
 from ...loading import check_embeds
@@ -170,6 +171,16 @@ def _valid(text: str | None) -> str:
 class BiEncoders:
     """sentence-transformers models with a pooling module, scored by the similarity of query and passage."""
 
+    about: ClassVar[About] = About(
+        "pointwise",
+        "its own batches",
+        "the similarity of the embeddings of query and passage: cosine, dot or another",
+        examples=(
+            Example("minilm", "apache-2.0, embedded"),
+            Example("sentence-transformers/all-MiniLM-L6-v2", "apache-2.0"),
+            Example("BAAI/bge-base-en-v1.5", "mit"),
+        ),
+    )
     max_length: int | None = None
 
     def claims(self, checkpoint: Checkpoint) -> bool:

@@ -8,11 +8,12 @@ keep two (both passages 1) or none.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ....engine.templates import Constant, Slot, Template, Text, Truncation, pair_template
 from ....errors import UsageError
 from ....registry import families
+from ...about import About
 from ...checkpoints import Checkpoint
 from ...config_fields import token_types
 from .sequence_classification import SequenceClassifier, is_classifier, load_classifier
@@ -54,6 +55,12 @@ class Duo:
     ``query_length`` and ``doc_length`` cap the texts (duoBERT: 62 and 223).
     """
 
+    about: ClassVar[About] = About(
+        "pairwise",
+        "packed or padded",
+        'the logit of "the first is better"; of two labels l1 - l0',
+        made_by="sparring train --kind duo",
+    )
     segments: int | None = None
     query_length: int | None = None
     doc_length: int | None = None

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from ....engine.templates import Truncation
 from ....errors import InputError
 from ....registry import families
+from ...about import About, Example
 from ...checkpoints import Checkpoint
 from ...loading import clamp_length, load_tokenizer
 from ...stored_weights import some, stored
@@ -106,6 +107,12 @@ class Jina:
     """
 
     label: str | int | None = None
+    about: ClassVar[About] = About(
+        "pointwise",
+        "packed",
+        "the logit of the one label",
+        examples=(Example("jinaai/jina-reranker-v2-base-multilingual", "cc-by-nc-4.0"),),
+    )
     max_length: int | None = None
 
     def claims(self, checkpoint: Checkpoint) -> bool:

@@ -12,7 +12,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from ....errors import InputError, SparringError, UsageError
 from ....registry import families
 from ....stats import Stats
 from ....vocabulary import Candidates, Groups, Outcomes, Sink
+from ...about import About
 from ...attention.layers import POST_NORM
 from ...attention.packed import attach, packed_kwargs
 from ...attention.post_norm import PostNormEncoder, token_states
@@ -250,6 +251,12 @@ def _key(topic: Candidates, position: int) -> tuple[str, str]:
 class LatePairs:
     """An encoder that reads each candidate once, and a small antisymmetric head that compares the vectors."""
 
+    about: ClassVar[About] = About(
+        "pairwise",
+        "its own batches",
+        'the logit of "the first is better", from vectors of passages read once',
+        made_by="sparring train --kind late_pair",
+    )
     max_length: int | None = None
 
     def claims(self, checkpoint: Checkpoint) -> bool:

@@ -27,6 +27,7 @@ from ....engine.templates import Constant, Template, Text, Truncation
 from ....errors import InputError
 from ....registry import families
 from ....vocabulary import Candidates
+from ...about import About, Example
 from ...attention.packed import attach, packed_kwargs
 from ...checkpoints import Checkpoint
 from ...config_fields import token_types
@@ -173,6 +174,12 @@ def in_rounds(logits: Any, members: NDArray[np.int64]) -> NDArray[np.float64]:
 class ListConRankers:
     """ListConRanker and models of its layout; ``iterative`` ranks lists of more than 20 in rounds."""
 
+    about: ClassVar[About] = About(
+        "listwise",
+        "its own batches",
+        "a score per passage, from vectors of all of them",
+        examples=(Example("ByteDance/ListConRanker", "mit"),),
+    )
     NAME: ClassVar[str] = "listconranker"
     iterative: bool = True
     max_length: int | None = None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from ....engine.model import SCHEDULES, ScorerOptions
 from ....errors import InputError
 from ....registry import families
 from ....vocabulary import Candidates
+from ...about import About
 from ...checkpoints import Checkpoint
 from ...vectors import ListScorer, VectorStore
 from .set_encoder import SetEncoder, load_parts
@@ -114,6 +115,12 @@ class ListHead:
 class ListHeads:
     """allRank's self-attention over a cross-encoder's vectors (``list_head.safetensors`` beside its files)."""
 
+    about: ClassVar[About] = About(
+        "listwise",
+        "its own batches",
+        "a score per passage, from the cross-encoder's vectors of all of them",
+        made_by="sparring train --kind list_head",
+    )
     heads: int | None = None
     max_length: int | None = None
 

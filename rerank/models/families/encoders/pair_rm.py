@@ -9,7 +9,7 @@ config with the markers' ids) and PairRM (the ranker's config, which names its D
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -18,6 +18,7 @@ from ....engine.batches import Batch
 from ....engine.templates import Constant, Template, Text, Truncation
 from ....errors import InputError
 from ....registry import families
+from ...about import About, Example
 from ...checkpoints import Checkpoint
 from ...loading import fingerprint, load_tokenizer
 
@@ -175,6 +176,15 @@ class PairRM:
     ``instruction`` is put before the query, on a line of its own.
     """
 
+    about: ClassVar[About] = About(
+        "pairwise",
+        "padded",
+        "the first's score less the second's, the mean over tasks",
+        examples=(
+            Example("llm-blender/PairRM", "mit"),
+            Example("llm-blender/PairRM-hf", "mit"),
+        ),
+    )
     source_length: int = 1224
     max_length: int = 2048
     instruction: str | None = None

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ....data.atomic import atomic_write
 from ....errors import InputError, MissingResourceError
 from ....registry import families
+from ...about import About
 from ...checkpoints import Checkpoint
 from ...layout import Kind
 from .bi_encoder import BiEncoder, encoder_fingerprint, load_encoder, to_fp32
@@ -111,6 +112,12 @@ def compare(encoder: Any, query: str, passages: Tensor) -> Tensor:
 class PolyEncoders:
     """A bi-encoder whose queries are read by learned codes, which each candidate weighs anew."""
 
+    about: ClassVar[About] = About(
+        "pointwise",
+        "its own batches",
+        "the product of the passage's vector and the query's codes, weighed by it",
+        made_by="sparring train --kind 'poly-encoder(codes=64)'",
+    )
     max_length: int | None = None
 
     def claims(self, checkpoint: Checkpoint) -> bool:

@@ -8,7 +8,7 @@ packed (DeBERTa, whose attention is eager only, padded); the head runs in fp32 o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -16,6 +16,7 @@ from ....engine.batches import Batch
 from ....engine.templates import Template, Truncation, pair_template
 from ....errors import InputError
 from ....registry import families
+from ...about import UNSTATED, About, Example
 from ...attention.layers import POST_NORM
 from ...attention.packed import attach, packed_kwargs
 from ...attention.post_norm import PostNormEncoder, token_states
@@ -187,6 +188,20 @@ class SequenceClassification:
     """
 
     label: str | int | None = None
+    about: ClassVar[About] = About(
+        "pointwise",
+        "packed or padded",
+        "the logit of the one label; of two labels l1 - l0",
+        examples=(
+            Example("cross-encoder/ms-marco-MiniLM-L6-v2", "apache-2.0"),
+            Example("cross-encoder/ms-marco-electra-base", "apache-2.0"),
+            Example("BAAI/bge-reranker-v2-m3", "apache-2.0"),
+            Example("BAAI/bge-reranker-large", "mit"),
+            Example("Alibaba-NLP/gte-reranker-modernbert-base", "apache-2.0"),
+            Example("mixedbread-ai/mxbai-rerank-base-v1", "apache-2.0"),
+            Example("castorini/monobert-large-msmarco", UNSTATED),
+        ),
+    )
     max_length: int | None = None
 
     def claims(self, checkpoint: Checkpoint) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -18,6 +18,7 @@ from ....engine.batches import Batch
 from ....engine.templates import Template, Truncation
 from ....errors import InputError, UsageError
 from ....registry import families
+from ...about import UNSTATED, About, Example
 from ...attention.layers import POST_NORM
 from ...attention.post_norm import PostNormEncoder, token_states
 from ...attention.set_packed import SetLayout, attach
@@ -185,6 +186,15 @@ class SetEncoders:
     the deterministic form of the noise that checkpoints with ``sample_missing_docs`` saw in training.
     """
 
+    about: ClassVar[About] = About(
+        "listwise",
+        "packed",
+        "a logit per passage, which has seen the others' interaction tokens",
+        examples=(
+            Example("webis/set-encoder-base", UNSTATED),
+            Example("webis/set-encoder-large", UNSTATED),
+        ),
+    )
     missing: Literal["none", "mean"] = "none"
     depth: int | None = None
     max_length: int | None = None

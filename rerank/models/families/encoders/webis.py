@@ -16,6 +16,7 @@ from ....engine.batches import Batch
 from ....engine.templates import Constant, Template, Truncation, pair_template
 from ....errors import InputError
 from ....registry import families
+from ...about import UNSTATED, About, Example
 from ...attention.layers import POST_NORM
 from ...attention.packed import attach, packed_kwargs
 from ...attention.post_norm import PostNormEncoder
@@ -189,6 +190,15 @@ def webis_truncation(checkpoint: Checkpoint, config: Any, max_length: int | None
 class Webis:
     """monoELECTRA in the webis layout; query and passage are cut to ``query_length`` and ``doc_length``."""
 
+    about: ClassVar[About] = About(
+        "pointwise",
+        "packed",
+        "the product of the first token's last state and one vector",
+        examples=(
+            Example("webis/monoelectra-base", UNSTATED),
+            Example("webis/monoelectra-large", UNSTATED),
+        ),
+    )
     MODEL_TYPES: ClassVar[frozenset[str]] = frozenset({"cross-encoder", "mono"})
     max_length: int | None = None
 

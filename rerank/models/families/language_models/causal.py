@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from ....engine.batches import Batch
 from ....engine.templates import Template, Text, Truncation
 from ....errors import InputError, UsageError
 from ....registry import families, unknown
+from ...about import About, Example
 from ...attention.prefix_tree import Tree, attach
 from ...checkpoints import Checkpoint
 from ...config_fields import position_limit
@@ -184,6 +185,17 @@ class Causal:
     """
 
     format: Literal["auto", "qwen3", "bge", "mxbai", "zerank", "ctxl", "rankllama"] = "auto"
+    about: ClassVar[About] = About(
+        "pointwise",
+        "packed or padded",
+        "the logit of yes less that of no at the last token; of one answer or label its logit",
+        examples=(
+            Example("Qwen/Qwen3-Reranker-0.6B", "apache-2.0"),
+            Example("mixedbread-ai/mxbai-rerank-base-v2", "apache-2.0"),
+            Example("BAAI/bge-reranker-v2-gemma", "apache-2.0"),
+            Example("tomaarsen/Qwen3-Reranker-0.6B-seq-cls", "apache-2.0"),
+        ),
+    )
     prompt: str | None = None
     yes: str = "yes"
     no: str = "no"

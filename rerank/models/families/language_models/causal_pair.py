@@ -7,9 +7,11 @@ Large Language Models are Effective Text Rankers with Pairwise Ranking Prompting
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ....errors import InputError
 from ....registry import families
+from ...about import About, Example
 from ...checkpoints import Checkpoint
 from ...loading import load_tokenizer
 from ...prompts import answer_ids, chat_prompt, check_placeholders, prompt_template
@@ -31,6 +33,12 @@ class CausalPair:
     put as it is, ``Answer:`` after the default prompt. ``first`` and ``second`` are the answers, one token each.
     """
 
+    about: ClassVar[About] = About(
+        "pairwise",
+        "packed or padded",
+        "the logit of A less that of B at the last token",
+        examples=(Example("Qwen/Qwen3-0.6B", "apache-2.0"),),
+    )
     prompt: str | None = None
     first: str = "A"
     second: str = "B"

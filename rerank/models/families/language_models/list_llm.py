@@ -23,6 +23,7 @@ from ....errors import UsageError
 from ....registry import families
 from ....stats import Stats
 from ....vocabulary import Candidates, Groups, Outcomes, Sink, blank
+from ...about import About, Example
 from ...checkpoints import SERVED, Checkpoint
 from ...config_fields import position_limit
 from ...endpoint import Endpoint, Messages
@@ -199,6 +200,16 @@ class ListLLMs:
         batch_size: lists at a time, for models of this machine.
     """
 
+    about: ClassVar[About] = About(
+        "listwise",
+        "its own batches",
+        "places or grades, read from the words of an answer",
+        examples=(
+            Example("castorini/rank_zephyr_7b_v1_full", "mit"),
+            Example("castorini/rank_vicuna_7b_v1", "llama2"),
+            Example("AQ-MedAI/Diver-GroupRank-7B", "apache-2.0"),
+        ),
+    )
     NAMES: ClassVar[dict[str, Kind]] = NAMES
     prompt: Literal["auto", "permutation", "setwise", "grades"] = "auto"
     words: int = 300

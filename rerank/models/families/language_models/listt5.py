@@ -26,6 +26,7 @@ from ....errors import InputError, UsageError
 from ....registry import families
 from ....stats import Stats
 from ....vocabulary import Candidates, Groups, Outcomes, Sink, blank
+from ...about import UNSTATED, About, Example
 from ...checkpoints import Checkpoint
 from ...heads import seq2seq_parts
 from ...loading import fingerprint, load_tokenizer
@@ -272,6 +273,15 @@ class ListT5s:
     named, or ``free``, where an invalid output is completed by the input order.
     """
 
+    about: ClassVar[About] = About(
+        "listwise",
+        "its own batches",
+        "an order of five passages, as indices that the decoder names",
+        examples=(
+            Example("Soyoung97/ListT5-base", UNSTATED),
+            Example("Soyoung97/ListT5-3b", UNSTATED),
+        ),
+    )
     NAMES: ClassVar[frozenset[str]] = NAMES
     m: int = 5
     decoding: Literal["restricted", "free"] = "restricted"

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -23,6 +23,7 @@ from ....engine.batches import Batch
 from ....engine.templates import Constant, Slot, Template, Text, Truncation
 from ....errors import InputError
 from ....registry import families
+from ...about import UNSTATED, About, Example
 from ...checkpoints import Checkpoint
 from ...heads import seq2seq_parts
 from ...loading import fingerprint, load_pretrained, load_tokenizer
@@ -178,6 +179,17 @@ class T5:
     is not given comes from the table of checkpoints, else it is that of monoT5, duoT5 or RankT5.
     """
 
+    about: ClassVar[About] = About(
+        "pointwise or pairwise",
+        "padded",
+        "the logit of true less that of false after one step of the decoder; of RankT5 one logit",
+        examples=(
+            Example("castorini/monot5-base-msmarco", UNSTATED),
+            Example("castorini/duot5-base-msmarco", UNSTATED),
+            Example("Soyoung97/RankT5-base", UNSTATED),
+            Example("unicamp-dl/InRanker-base", UNSTATED),
+        ),
+    )
     kind: Literal["auto", "mono", "duo", "rank"] = "auto"
     true: str | None = None
     false: str | None = None
