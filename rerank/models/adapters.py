@@ -152,7 +152,7 @@ def _overlay(target: Path, folder: Path, base: Checkpoint, config: dict[str, Any
 
 
 def _link(origin: Path, body: Path, target: Path, deep: bool = True, left_out: tuple[str, ...] = ()) -> None:
-    """Links what a folder holds (``deep``: and its modules) but the weights in ``body`` and what exists already."""
+    """Links what a folder holds (``deep``: its modules too) but the weights in ``body`` and what exists."""
     for path in sorted([*origin.glob("*"), *(origin.glob("[0-9]*_*/*") if deep else [])]):
         own = target / path.relative_to(origin)
         weights = path.parent == body and WHOLE.fullmatch(path.name)

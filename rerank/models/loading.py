@@ -105,7 +105,7 @@ def load(
     if max_length is not None:
         options["max_length"] = max_length
     with opened(name_or_path, revision, allow_pickle, base) as checkpoint:
-        chosen = families.parse(family) if family else _claimant(checkpoint)
+        chosen = families.parse(family) if family else claimant(checkpoint)
         if instruction is not None:
             if "instruction" not in _options(chosen):
                 raise UsageError(
@@ -214,7 +214,8 @@ def check_embeds(checkpoint: Checkpoint) -> None:
     raise InputError(f"{checkpoint.name} is {what}, not a bi-encoder: it has no embeddings to compare")
 
 
-def _claimant(checkpoint: Checkpoint) -> Any:
+def claimant(checkpoint: Checkpoint) -> Any:
+    """The family that a checkpoint states, or the one that claims it; UsageError where none or several do."""
     stated = checkpoint.config.get(FAMILY_KEY)
     if stated is not None:
         chosen = families.parse(str(stated))

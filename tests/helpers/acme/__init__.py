@@ -52,10 +52,12 @@ class Wins:
 MODELS = '''
 """A model without weights: passages are scored by the tokens that they share with the query."""
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from sparring.rerank.engine.templates import Truncation, pair_template
 from sparring.rerank.models.loading import fingerprint, load_tokenizer
+from sparring.rerank.models.about import About
 from sparring.rerank.registry import families
 
 
@@ -89,6 +91,7 @@ class Overlap:
 class OverlapFamily:
     """Tokens that query and passage share; any checkpoint with a tokenizer."""
 
+    about: ClassVar[About] = About("pointwise", "packed", "how many tokens are shared", made_by="any tokenizer")
     weight: float = 1.0
 
     def claims(self, checkpoint):
