@@ -25,6 +25,7 @@ from .checkpoints import Checkpoint
 from .hints import advice
 from .layout import Kind
 from .scope import refuse_out_of_scope, remote_code
+from .tokenizers import load_tokenizer as load_tokenizer
 
 FAMILY_KEY = "sparring_family"
 """The key of ``config.json`` under which a checkpoint states its family as a spec string."""
@@ -171,27 +172,6 @@ def load_pretrained(auto: Any, checkpoint: Checkpoint, **options: Any) -> Any:
             f"this family: fine-tune it first, or choose another --family ({', '.join(families.names())})"
         )
     return module.eval()
-
-
-def load_tokenizer(checkpoint: Checkpoint) -> Any:
-    """The checkpoint's fast tokenizer."""
-    from transformers import CONFIG_MAPPING, AutoTokenizer, PreTrainedConfig
-
-    options: dict[str, Any] = {}
-    if checkpoint.model_type not in CONFIG_MAPPING:  # transformers would trip over fields that it cannot place
-        options["config"] = PreTrainedConfig.from_dict(
-            {"tokenizer_class": checkpoint.config.get("tokenizer_class")}
-        )
-    try:
-        with quiet_transformers():  # of architectures that it does not know it would say so
-            tokenizer = AutoTokenizer.from_pretrained(
-                checkpoint.body, trust_remote_code=False, local_files_only=True, **options
-            )
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{checkpoint.name}: its tokenizer cannot be loaded: {error}") from None
-    if not tokenizer.is_fast:
-        raise InputError(f"{checkpoint.name}: it has no fast tokenizer (tokenizer.json)")
-    return tokenizer
 
 
 EMBEDDERS = ("Model", "ForMaskedLM", "ForPreTraining")

@@ -22,6 +22,7 @@ from ..errors import InputError, SparringError, UsageError
 from ..models.adapters import opened
 from ..models.checkpoints import Checkpoint
 from ..models.loading import check_embeds
+from ..models.tokenizers import check_tokenizer
 
 Vectors = NDArray[np.float32]
 SIMILARITIES = ("cosine", "dot", "euclidean")
@@ -202,6 +203,7 @@ def _load(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> A
     from sentence_transformers import SentenceTransformer
 
     check_embeds(checkpoint)
+    check_tokenizer(checkpoint)
     if checkpoint.plain:
         log.warning("%s has no modules.json: mean pooling of the last layer is assumed", checkpoint.name)
     try:

@@ -25,6 +25,7 @@ from ...about import About, Example
 from ...checkpoints import Checkpoint
 from ...layout import Kind
 from ...loading import check_embeds
+from ...tokenizers import check_tokenizer
 
 Compare = Callable[[Any, str, torch.Tensor], torch.Tensor]
 """From an encoder, a query and the embeddings of passages (n, d) to scores (n,)."""
@@ -206,6 +207,7 @@ def load_encoder(checkpoint: Checkpoint, max_length: int | None = None, **config
 
     if not checkpoint.plain:
         check_embeds(checkpoint)
+    check_tokenizer(checkpoint)
     encoder = SentenceTransformer(
         str(checkpoint.folder),
         device="cpu",
