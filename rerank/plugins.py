@@ -82,6 +82,11 @@ REGISTRIES: dict[str, Place] = {
         "sparring.train.rankers.ranker.Kind",
         ("start(start)",),
     ),
+    "adapters": Place(
+        "sparring.train.rankers.adapters", "adapters", "adapter", "adapters",
+        "sparring.train.rankers.adapters.Adapter",
+        ("attach(module, base)",),
+    ),
     "retrievers": Place(
         "sparring.train.retrievers.model", "retrievers", "family of retrievers", "retrievers",
         "sparring.train.retrievers.model.RetrieverKind", ("codes(folder, body)",),

@@ -94,7 +94,7 @@ def _advice(checkpoint: Checkpoint) -> str:
         return "say what it was trained as: --family 't5(kind=mono)', 't5(kind=duo)' or 't5(kind=rank)'"
     if architecture.endswith("ForSequenceClassification"):
         return "name the family that its head belongs to with --family (sparring list models says what each runs)"
-    return f"it has no head that scores: train one, sparring train --model-name-or-path {name} --kind pointwise"
+    return f"it has no head that scores: train one, sparring train --model-name-or-path {name} --family pointwise"
 
 
 def _described(model: AnyModel, family: Any) -> Iterator[tuple[str, str]]:

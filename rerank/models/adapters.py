@@ -135,7 +135,8 @@ def _task(config: dict[str, Any]) -> str:
 
 def _overlay(target: Path, folder: Path, base: Checkpoint, config: dict[str, Any]) -> Path:
     """Links every file but the transformer's weights, the adapter's before the base's; returns its new folder."""
-    replaced = _task(config) == "SEQ_CLS" and not base.architecture.endswith("ForSequenceClassification")
+    own = (folder / "config.json").is_file()  # as those have that are trained here
+    replaced = own or (_task(config) == "SEQ_CLS" and not base.architecture.endswith("ForSequenceClassification"))
     if (folder / MODULES).is_file():  # the adapter's folder is a model of sentence-transformers
         inner = read_layout(folder).body
         _link(folder, folder / inner, target)

@@ -113,6 +113,8 @@ def _training(options: Options) -> RerankerTraining | RetrieverTraining:
     if _retrieves(options.family):
         if options.sampler or options.dev_schedule or options.dev_aggregator:
             raise UsageError(f"--sampler, --dev-schedule and --dev-aggregator are not for {options.family}")
+        if options.adapter:
+            raise UsageError(f"--adapter is for rerankers, not for {options.family}")
         from ..retrievers.training import RetrieverTraining
 
         return RetrieverTraining(options)

@@ -46,10 +46,11 @@ class Report:
 
 def write_card(options: TrainingOptions, report: Report) -> Path:
     """Writes ``README.md`` into the folder of a reranker."""
-    pointwise = options.family.partition("(")[0] == "pointwise"
+    pointwise = options.family.partition("(")[0] == "pointwise" and options.adapter is None
+    adapter = f", as an adapter `{options.adapter}`" if options.adapter else ""
     pairs = f", pairs by `{options.sampler}`" if options.sampler else ""
     text = f"""A reranker of the family `{options.family}`, fine-tuned from `{options.model_name_or_path}` with
-`{options.loss}` over lists of {options.list_size} candidates{pairs}.
+`{options.loss}`{adapter} over lists of {options.list_size} candidates{pairs}.
 Its scores are raw logits: rank by them, they are no probabilities.
 
 {(_POINTWISE if pointwise else _OTHERS).format(output=options.output_dir)}

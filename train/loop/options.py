@@ -28,6 +28,8 @@ class TrainingOptions:
     family: str = "pointwise"
     """What is trained: pointwise, t5, duo, pair_rm, late_pair, set_encoder, list_head, list_con_ranker;
     bi-encoder, poly-encoder(codes=64)."""
+    adapter: str | None = None
+    """Train an adapter alone, such as lora(rank=16), and save it without the weights of the model below it."""
     loss: str = "kl"
     """A loss by its spec; sparring list losses shows all. Rankers of pairs see a pair as a list of two. Retrievers
     take those of sparring list retriever-losses too."""

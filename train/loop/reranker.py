@@ -14,6 +14,7 @@ from ...rerank.vocabulary import Schedule
 from ..data.collator import Collator
 from ..data.mixture import Mixture
 from ..losses import Loss, input_of
+from ..rankers.adapters import adapters
 from ..rankers.kinds import Start
 from ..rankers.ranker import Kind, Ranker
 from .arguments import arguments
@@ -42,6 +43,7 @@ class RerankerTraining:
                 options.dropout,
                 options.gradient_caching,
                 options.gradient_checkpointing,
+                adapters.parse(options.adapter) if options.adapter else None,
             )
         )
         check_loss(loss, options.family, self.ranker.layout, options.list_size)

@@ -18,6 +18,7 @@ from ...rerank.models.checkpoints import Checkpoint, find
 from ...rerank.models.families.encoders.sequence_classification import ROBERTA
 from ...rerank.models.layout import Kind
 from ...rerank.models.loading import FAMILY_KEY, clamp_length, load_tokenizer
+from .adapters import Attached
 from .kinds import USUAL_LENGTH, Start
 
 IDENTITY = "torch.nn.modules.linear.Identity"
@@ -39,6 +40,7 @@ class Body:
     tokenizer: Any
     truncation: Truncation
     first_position: int
+    adapter: Attached | None = None
 
 
 def find_start(start: Start, known: frozenset[str], what: str) -> Checkpoint:
@@ -71,16 +73,18 @@ def load_body(start: Start, found: Checkpoint, auto: Any, **options: Any) -> Bod
     tokenizer.model_max_length = length
     if start.checkpointing:
         module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return Body(found, module, tokenizer, Truncation(length), first)
+    attached = None if start.adapter is None else start.adapter.attach(module, start.name)
+    return Body(found, module, tokenizer, Truncation(length), first, attached)
 
 
 def lean(module: Any) -> bool:
-    """Whether the lean forward pass may train an encoder: nothing is dropped, recomputed or sharded inside."""
+    """Whether the lean forward pass may train an encoder: nothing is dropped, recomputed, sharded or adapted."""
     config = module.config
     dropped = any(getattr(config, name, 0.0) for name in DROPOUTS)
     sharded = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true")
     recomputed = any(getattr(part, "gradient_checkpointing", False) for part in module.modules())
-    return not (dropped or sharded or recomputed)
+    adapted = any(".lora_" in name for name, _ in module.named_parameters())
+    return not (dropped or sharded or recomputed or adapted)
 
 
 def load_quietly(auto: Any, folder: Path, **options: Any) -> Any:
@@ -99,17 +103,29 @@ def load_quietly(auto: Any, folder: Path, **options: Any) -> Any:
         raise InputError(f"{folder}: cannot be loaded for training: {error}") from None
 
 
-def write_model(folder: Path, module: Any, tokenizer: Any, family: str | None = None, **config: Any) -> None:
-    """Writes weights (safetensors), config and tokenizer of a transformers model.
+def write_model(
+    folder: Path,
+    module: Any,
+    tokenizer: Any,
+    family: str | None = None,
+    adapter: Attached | None = None,
+    **config: Any,
+) -> None:
+    """Writes weights (safetensors), config and tokenizer of a transformers model; of an adapted one the adapter.
 
     Args:
         family: the spec that `sparring.rerank.models.loading.load` goes by; None where the config says enough.
         config: further keys of ``config.json``; None drops one.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    module.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
-    write_config(folder, json.loads((folder / "config.json").read_text(encoding="utf-8")), family, **config)
+    if adapter is None:
+        module.save_pretrained(folder, safe_serialization=True)
+        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    else:
+        adapter.save(module, folder)
+        content = module.config.to_dict() | {"architectures": [type(module).__name__]}
+    write_config(folder, content, family, **config)
 
 
 def write_config(folder: Path, content: dict[str, Any], family: str | None, **config: Any) -> None:
@@ -118,6 +134,14 @@ def write_config(folder: Path, content: dict[str, Any], family: str | None, **co
     kept = {key: value for key, value in changed.items() if value is not None or key not in (FAMILY_KEY, *config)}
     with atomic_write(folder / "config.json") as stream:
         stream.write(json.dumps(kept, indent=2, sort_keys=True) + "\n")
+
+
+def restore(folder: Path, module: Any, adapter: Attached | None = None) -> None:
+    """Takes the weights that `write_model` wrote."""
+    if adapter is None:
+        module.load_state_dict(load_weights(folder))
+    else:
+        adapter.load(module, folder)
 
 
 def load_weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -14,7 +14,7 @@ from ...rerank.models.families.encoders.duo import Duo as DuoFamily
 from ...rerank.models.families.encoders.duo import duo_template
 from ...rerank.models.loading import FAMILY_KEY
 from ..data.collator import Layout
-from .bodies import Body, load_weights, write_model
+from .bodies import Body, restore, write_model
 from .kinds import Start, kinds
 from .pointwise import open_classifier, trainable
 from .ranker import Ranker, pair_scores
@@ -71,7 +71,7 @@ class DuoRanker(Ranker):
         model = trainable(body, duo_template(body.tokenizer, segments))
         layout = Layout(model.template, model.truncation, model.first_position, model.packed, width=2, alone=False)
         super().__init__(start, body.tokenizer, layout)
-        self.module = body.module
+        self.module, self.adapter = body.module, body.adapter
         self.model = model
         self.family = str(DuoFamily(segments=segments))
         self.mark_head(model.head_parts)
@@ -86,7 +86,14 @@ class DuoRanker(Ranker):
         return rows[table[:, 0]]
 
     def save(self, folder: Path) -> None:
-        write_model(folder, self.module, self.tokenizer, family=self.family, sentence_transformers=None)
+        write_model(
+            folder,
+            self.module,
+            self.tokenizer,
+            family=self.family,
+            adapter=self.adapter,
+            sentence_transformers=None,
+        )
 
     def load(self, folder: Path) -> None:
-        self.module.load_state_dict(load_weights(folder))
+        restore(folder, self.module, self.adapter)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...rerank.errors import UsageError
 from ...rerank.registry import Registry
+from .adapters import Adapter
 
 kinds = Registry("family of rankers", "sparring.train.rankers")
 USUAL_LENGTH = 256
@@ -27,6 +29,7 @@ class Start:
         caching: keep no activations: each batch is computed again in the backward pass (gradient caching), so that
             a list of any length needs the memory of one batch.
         checkpointing: keep the activations between layers only, and compute those inside again.
+        adapter: what is trained in place of the body's own weights.
     """
 
     name: str
@@ -34,3 +37,9 @@ class Start:
     dropout: float | None = None
     caching: bool = False
     checkpointing: bool = False
+    adapter: Adapter | None = None
+
+    def refuse_adapter(self, kind: str) -> None:
+        """Raises UsageError where an adapter is asked of a kind that saves its weights in a layout of its own."""
+        if self.adapter is not None:
+            raise UsageError(f"--adapter {self.adapter} is not for {kind}, which is saved whole: leave it out")

@@ -16,7 +16,7 @@ from ...rerank.models.families.encoders.late_pair import LatePairEncoder
 from ...rerank.models.families.encoders.sequence_classification import PACKABLE, ROBERTA, is_classifier
 from ...rerank.models.pair_head import HEAD_FILE, Activation, PairHead, pair_logits
 from ..data.collator import Layout
-from .bodies import Body, find_start, lean, load_body, load_weights, write_model
+from .bodies import Body, find_start, lean, load_body, restore, write_model
 from .kinds import Start, kinds
 from .ranker import Ranker, pair_scores
 
@@ -46,6 +46,8 @@ class LatePair:
             raise ValueError("rank must be at least 0, width at least 1")
 
     def start(self, start: Start) -> LatePairRanker:
+        if self.freeze:
+            start.refuse_adapter("a frozen body")
         from transformers import AutoModel, AutoModelForSequenceClassification
 
         found = find_start(start, PACKABLE, "a late pair model")
@@ -118,7 +120,9 @@ class LatePairRanker(Ranker):
         self.body, self.head = module, head
         self.model = model
         self.freeze = freeze
-        self.body.requires_grad_(not freeze)
+        self.adapter = body.adapter
+        if freeze:
+            self.body.requires_grad_(False)
         self.mark_head([head])
 
     def train(self, mode: bool = True) -> LatePairRanker:
@@ -140,9 +144,11 @@ class LatePairRanker(Ranker):
         return pair_scores(pair_logits(rows[table[:, 0]], rows[table[:, 1]]))
 
     def save(self, folder: Path) -> None:
-        write_model(folder, self.body, self.tokenizer, family="late_pair", sentence_transformers=None)
+        write_model(
+            folder, self.body, self.tokenizer, family="late_pair", adapter=self.adapter, sentence_transformers=None
+        )
         self.head.save(folder)
 
     def load(self, folder: Path) -> None:
-        self.body.load_state_dict(load_weights(folder))
+        restore(folder, self.body, self.adapter)
         self.head.load_state_dict(PairHead.load(folder, self.body.config.hidden_size).state_dict())

@@ -46,6 +46,7 @@ class ListConRankers:
     def start(self, start: Start) -> ListConRanker:
         from transformers import AutoModel
 
+        start.refuse_adapter("list_con_ranker")
         found = find_start(start, PACKABLE, "a ListConRanker")
         body = load_body(start, found, AutoModel)
         config = body.module.config

@@ -13,7 +13,7 @@ from ...rerank.engine.batches import Batch
 from ...rerank.models.families.encoders.list_head import FILE, ContextHead, load_head
 from ...rerank.models.families.encoders.sequence_classification import PACKABLE, SequenceClassifier
 from ..data.collator import Layout
-from .bodies import Body, find_start, load_body, load_weights, write_model
+from .bodies import Body, find_start, load_body, restore, write_model
 from .kinds import Start, kinds
 from .pointwise import trainable
 from .ranker import Ranker
@@ -42,6 +42,8 @@ class ListHeads:
             raise ValueError(f"width {self.width} does not divide into {self.heads} heads")
 
     def start(self, start: Start) -> ListHeadRanker:
+        if self.freeze:
+            start.refuse_adapter("a frozen body")
         from transformers import AutoModelForSequenceClassification
 
         found = find_start(start, PACKABLE, "a list head's cross-encoder")
@@ -64,7 +66,9 @@ class ListHeadRanker(Ranker):
         self.module, self.head = body.module, head
         self.model = model
         self.freeze = freeze
-        self.module.requires_grad_(not freeze)
+        self.adapter = body.adapter
+        if freeze:
+            self.module.requires_grad_(False)
         for part in model.head_parts:
             part.requires_grad_(False)
         self.mark_head([head])
@@ -98,6 +102,7 @@ class ListHeadRanker(Ranker):
             self.module,
             self.tokenizer,
             family="list_head",
+            adapter=self.adapter,
             sentence_transformers=None,
             list_head={"heads": self.head.heads},
         )
@@ -108,5 +113,5 @@ class ListHeadRanker(Ranker):
     def load(self, folder: Path) -> None:
         from safetensors.torch import load_file
 
-        self.module.load_state_dict(load_weights(folder))
+        restore(folder, self.module, self.adapter)
         self.head.load_state_dict(load_file(folder / FILE))

@@ -45,6 +45,7 @@ class PairRM:
     def start(self, start: Start) -> PairRMRanker:
         from transformers import AutoModel
 
+        start.refuse_adapter("pair_rm")
         found = find(start.name)
         tokenizer = load_tokenizer(found)
         if PairRMFamily().claims(found):

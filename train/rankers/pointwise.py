@@ -11,7 +11,7 @@ from ...rerank.engine.batches import Batch
 from ...rerank.engine.templates import Template
 from ...rerank.models.families.encoders.sequence_classification import SUPPORTED, SequenceClassifier
 from ..data.collator import Layout
-from .bodies import IDENTITY, Body, find_start, lean, load_body, load_weights, write_model
+from .bodies import IDENTITY, Body, find_start, lean, load_body, restore, write_model
 from .kinds import Start, kinds
 from .ranker import Ranker
 
@@ -59,7 +59,7 @@ class PointwiseRanker(Ranker):
         model = trainable(body)
         layout = Layout(model.template, model.truncation, model.first_position, model.packed)
         super().__init__(start, body.tokenizer, layout)
-        self.module = body.module
+        self.module, self.adapter = body.module, body.adapter
         self.model = model
         self.mark_head(model.head_parts)
 
@@ -71,7 +71,13 @@ class PointwiseRanker(Ranker):
 
     def save(self, folder: Path) -> None:
         """The config says Identity, so that sentence-transformers ranks by the raw score too."""
-        write_model(folder, self.module, self.tokenizer, sentence_transformers={"activation_fn": IDENTITY})
+        write_model(
+            folder,
+            self.module,
+            self.tokenizer,
+            adapter=self.adapter,
+            sentence_transformers={"activation_fn": IDENTITY},
+        )
 
     def load(self, folder: Path) -> None:
-        self.module.load_state_dict(load_weights(folder))
+        restore(folder, self.module, self.adapter)

@@ -85,7 +85,9 @@ class Ranker(nn.Module, ABC):
 
     def mark_head(self, parts: Iterable[nn.Module]) -> None:
         """Parameters of these modules are trained with the head's learning rate."""
-        self.head_parameters |= {id(parameter) for part in parts for parameter in part.parameters()}
+        for part in parts:
+            part.requires_grad_(True)  # an adapter froze what lies in the body
+            self.head_parameters |= {id(parameter) for parameter in part.parameters()}
 
 
 def pair_scores(logits: Tensor) -> Tensor:

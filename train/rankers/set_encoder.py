@@ -17,7 +17,7 @@ from ...rerank.models.families.encoders.webis import INTERACTION, webis_template
 from ...rerank.models.heads import detach_head
 from ..data.collator import Layout
 from ..losses import Loss
-from .bodies import IDENTITY, Body, find_start, lean, load_body, load_weights, write_model
+from .bodies import IDENTITY, Body, find_start, lean, load_body, restore, write_model
 from .kinds import Start, kinds
 from .ranker import Ranker
 
@@ -73,6 +73,7 @@ def add_interaction_token(module: Any, tokenizer: Any) -> None:
         words = module.get_input_embeddings().weight
     with torch.no_grad():
         words[new] = words[tokenizer.sep_token_id]
+    words.requires_grad_(True)  # it is learned, and saved, where an adapter freezes the rest
 
 
 class SetRanker(Ranker):
@@ -116,7 +117,7 @@ class SetRanker(Ranker):
             module.base_model.pooler = parts[0]
         if detector is not None:
             module.repeat_linear = detector
-        self.module = module
+        self.module, self.adapter = module, body.adapter
         self.model = model
         self.weight = weight
         self.mark_head([*parts, *([detector] if detector is not None else [])])
@@ -140,11 +141,12 @@ class SetRanker(Ranker):
             self.module,
             self.tokenizer,
             family="set_encoder",
+            adapter=self.adapter,
             sentence_transformers={"activation_fn": IDENTITY},
         )
 
     def load(self, folder: Path) -> None:
-        self.module.load_state_dict(load_weights(folder))
+        restore(folder, self.module, self.adapter)
 
 
 @dataclass(frozen=True)

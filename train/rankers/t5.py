@@ -64,6 +64,7 @@ class T5Ranker(Ranker):
         )
         super().__init__(start, tokenizer, layout)
         self.module = module
+        self.adapter = None if start.adapter is None else start.adapter.attach(module, start.name)
         self.model = model
         self.family = str(T5Family(kind.kind, *words, max_length=length))
 
@@ -78,8 +79,11 @@ class T5Ranker(Ranker):
         return super().combine(rows, table) if self.layout.alone else rows[table[:, 0]]
 
     def save(self, folder: Path) -> None:
-        write_model(folder, self.module, self.tokenizer, family=self.family)
+        write_model(folder, self.module, self.tokenizer, family=self.family, adapter=self.adapter)
 
     def load(self, folder: Path) -> None:
+        if self.adapter is not None:
+            self.adapter.load(self.module, folder)
+            return
         self.module.load_state_dict(load_weights(folder), strict=False)  # a tied embedding is saved under one name
         self.module.tie_weights()

@@ -59,7 +59,7 @@ class Duo:
         "pairwise",
         "packed or padded",
         'the logit of "the first is better"; of two labels l1 - l0',
-        made_by="sparring train --kind duo",
+        made_by="sparring train --family duo",
     )
     segments: int | None = None
     query_length: int | None = None

@@ -255,7 +255,7 @@ class LatePairs:
         "pairwise",
         "its own batches",
         'the logit of "the first is better", from vectors of passages read once',
-        made_by="sparring train --kind late_pair",
+        made_by="sparring train --family late_pair",
     )
     max_length: int | None = None
 

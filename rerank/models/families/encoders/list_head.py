@@ -119,7 +119,7 @@ class ListHeads:
         "listwise",
         "its own batches",
         "a score per passage, from the cross-encoder's vectors of all of them",
-        made_by="sparring train --kind list_head",
+        made_by="sparring train --family list_head",
     )
     heads: int | None = None
     max_length: int | None = None

@@ -116,7 +116,7 @@ class PolyEncoders:
         "pointwise",
         "its own batches",
         "the product of the passage's vector and the query's codes, weighed by it",
-        made_by="sparring train --kind 'poly-encoder(codes=64)'",
+        made_by="sparring train --family 'poly-encoder(codes=64)'",
     )
     max_length: int | None = None
 
