@@ -24,10 +24,14 @@ RULES = {
     "rerank/ledger": "rerank/data",
     "rerank/models": "rerank/engine rerank/data",
     "rerank/models/attention": "rerank/engine",
-    "rerank/models/families/encoders": "rerank/models rerank/models/attention rerank/engine rerank/data",
-    "rerank/models/families/language_models": "rerank/models rerank/models/attention rerank/engine rerank/data",
-    "rerank/models/families/modular": "rerank/models/families/encoders rerank/models/families/language_models "
-    "rerank/models rerank/models/attention rerank/engine rerank/data",
+    "rerank/models/chat": "rerank/models",
+    "rerank/models/families": "",
+    "rerank/models/families/encoders": "rerank/models/families rerank/models rerank/models/attention rerank/engine "
+    "rerank/data",
+    "rerank/models/families/language_models": "rerank/models/families rerank/models rerank/models/attention "
+    "rerank/models/chat rerank/engine rerank/data",
+    "rerank/models/families/modular": "rerank/models/families rerank/models/families/encoders "
+    "rerank/models/families/language_models rerank/models rerank/models/attention rerank/engine rerank/data",
     "rerank/engine": "",
     "rerank/schedules": "rerank/pairs",
     "rerank/aggregators": "rerank/pairs",
@@ -37,7 +41,7 @@ RULES = {
     "rerank/pipeline": "rerank/rounds",
     "rerank/rounds": "",
     "rerank/passages": "",
-    "rerank/contracts": "rerank/executors rerank/models",
+    "rerank/contracts": "rerank/executors rerank/models/families rerank/models",
     "rerank/vocabulary": "",
     "rerank/stats": "",
     "rerank/registry": "",

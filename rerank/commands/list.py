@@ -17,7 +17,7 @@ import tyro
 
 from .. import console
 from ..errors import UsageError
-from ..models.about import Described
+from ..models.families.about import Described
 from ..plugins import REGISTRIES
 from ..registry import Registry, option_name, unknown
 from .options import CommonOptions

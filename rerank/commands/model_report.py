@@ -10,9 +10,9 @@ import numpy as np
 
 from .. import console
 from ..errors import SparringError
-from ..models.about import Described
 from ..models.adapters import opened
 from ..models.checkpoints import SERVED, Checkpoint
+from ..models.families.about import Described
 from ..models.loading import FAMILY_KEY, claimant
 from ..registry import families
 from ..vocabulary import Candidates

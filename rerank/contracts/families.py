@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..models.about import Described
+from ..models.families.about import Described
 from ..registry import families
 from ..vocabulary import Candidates, Groups, Outcomes
 from .component import check_component, promise
@@ -37,7 +37,10 @@ def check_family(family: Any, folder: str | Path, *, tolerance: float = 1e-4) ->
 
     check_component(family, families)
     promise(
-        isinstance(family, Described), family, "it says what it is (`sparring.rerank.models.about`)", "nothing"
+        isinstance(family, Described),
+        family,
+        "it says what it is (`sparring.rerank.models.families.about`)",
+        "nothing",
     )
     claimed = family.claims(find(str(folder)))
     promise(isinstance(claimed, bool), family, "claims returns True or False", repr(claimed))

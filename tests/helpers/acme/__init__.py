@@ -57,7 +57,7 @@ from typing import ClassVar
 import torch
 from sparring.rerank.engine.templates import Truncation, pair_template
 from sparring.rerank.models.loading import fingerprint, load_tokenizer
-from sparring.rerank.models.about import About
+from sparring.rerank.models.families.about import About
 from sparring.rerank.registry import families
 
 

@@ -6,7 +6,7 @@ import importlib
 
 import pytest
 from sparring.rerank.cli import main
-from sparring.rerank.models.about import Described
+from sparring.rerank.models.families.about import Described
 from sparring.rerank.plugins import REGISTRIES
 from sparring.rerank.registry import families
 
@@ -14,7 +14,9 @@ from sparring.rerank.registry import families
 @pytest.mark.parametrize("name", families.names())
 def test_every_family_says_what_it_is(name: str) -> None:
     family = dict(families)[name]
-    assert isinstance(family, Described), f"{name}: write `about: ClassVar[About]`, see rerank/models/about.py"
+    assert isinstance(family, Described), (
+        f"{name}: write `about: ClassVar[About]`, see rerank/models/families/about.py"
+    )
     assert family.about.returns and bool(family.about.examples) != bool(family.about.made_by)
     assert all(example.name and example.licence for example in family.about.examples)
 

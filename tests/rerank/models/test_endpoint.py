@@ -16,8 +16,8 @@ import tiny_generators
 from sparring.rerank import registry
 from sparring.rerank.errors import MissingPrerequisiteError, MissingResourceError, SparringError, UsageError
 from sparring.rerank.executors.open import open_scorer
-from sparring.rerank.models.endpoint import Endpoint, _retry_after
-from sparring.rerank.models.list_prompts import clean, messages, read
+from sparring.rerank.models.chat.endpoint import Endpoint, _retry_after
+from sparring.rerank.models.chat.list_prompts import clean, messages, read
 from sparring.rerank.models.loading import load
 from sparring.rerank.pipeline import rerank
 from sparring.rerank.vocabulary import Candidates

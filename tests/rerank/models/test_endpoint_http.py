@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from sparring.rerank.errors import MissingPrerequisiteError, MissingResourceError, SparringError, UsageError
-from sparring.rerank.models import endpoint
-from sparring.rerank.models.endpoint import Endpoint
+from sparring.rerank.models.chat import endpoint
+from sparring.rerank.models.chat.endpoint import Endpoint
 
 QUESTION = [[{"role": "user", "content": "which?"}]]
 GOOD = json.dumps({"choices": [{"message": {"content": "[1]"}}]}).encode()

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 from sparring.rerank.errors import InputError, UsageError
-from sparring.rerank.models.about import Described
 from sparring.rerank.models.checkpoints import Checkpoint
+from sparring.rerank.models.families.about import Described
 from sparring.rerank.models.layout import read_layout
 from sparring.rerank.models.loading import claimant
 from sparring.rerank.registry import families

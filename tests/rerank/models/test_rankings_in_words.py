@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from sparring.rerank.models.list_prompts import read
+from sparring.rerank.models.chat.list_prompts import read
 
 
 def order(answer: str, n: int = 3) -> list[int] | None:

@@ -21,11 +21,11 @@ from ....errors import InputError, UsageError
 from ....registry import families
 from ....stats import Stats
 from ....vocabulary import Candidates, Groups, Outcomes, Sink, blank, unknown_rows
-from ...about import About, Example
 from ...checkpoints import Checkpoint
 from ...layout import Kind
 from ...loading import check_embeds
 from ...tokenizers import check_tokenizer
+from ..about import About, Example
 
 Compare = Callable[[Any, str, torch.Tensor], torch.Tensor]
 """From an encoder, a query and the embeddings of passages (n, d) to scores (n,)."""

@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 from ....engine.templates import Constant, Slot, Template, Text, Truncation, pair_template
 from ....errors import UsageError
 from ....registry import families
-from ...about import About
 from ...checkpoints import Checkpoint
 from ...config_fields import token_types
+from ..about import About
 from .sequence_classification import SequenceClassifier, is_classifier, load_classifier
 
 

@@ -17,10 +17,10 @@ import torch
 from ....engine.templates import Truncation
 from ....errors import InputError
 from ....registry import families
-from ...about import About, Example
 from ...checkpoints import Checkpoint
 from ...loading import clamp_length, load_tokenizer
 from ...stored_weights import some, stored
+from ..about import About, Example
 from .sequence_classification import SequenceClassifier, column_of
 
 CONFIG_CLASS = "XLMRobertaFlashConfig"

@@ -31,7 +31,6 @@ from ....errors import InputError, SparringError, UsageError
 from ....registry import families
 from ....stats import Stats
 from ....vocabulary import Candidates, Groups, Outcomes, Sink
-from ...about import About
 from ...attention.layers import POST_NORM
 from ...attention.packed import attach, packed_kwargs
 from ...attention.post_norm import PostNormEncoder, token_states
@@ -39,6 +38,7 @@ from ...checkpoints import Checkpoint
 from ...config_fields import token_types
 from ...loading import clamp_length, fingerprint, load_pretrained, load_tokenizer
 from ...pair_head import HEAD_FILE, PairHead, pair_logits
+from ..about import About
 from .sequence_classification import PACKABLE, ROBERTA
 
 CACHED_PASSAGES = 1 << 18

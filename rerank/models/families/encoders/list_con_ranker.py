@@ -27,12 +27,12 @@ from ....engine.templates import Constant, Template, Text, Truncation
 from ....errors import InputError
 from ....registry import families
 from ....vocabulary import Candidates
-from ...about import About, Example
 from ...attention.packed import attach, packed_kwargs
 from ...checkpoints import Checkpoint
 from ...config_fields import token_types
 from ...loading import clamp_length, fingerprint, load_tokenizer
 from ...vectors import ListScorer, VectorStore
+from ..about import About, Example
 from .sequence_classification import PACKABLE
 from .webis import first_position
 

@@ -24,9 +24,9 @@ from ....engine.model import SCHEDULES, ScorerOptions
 from ....errors import InputError
 from ....registry import families
 from ....vocabulary import Candidates
-from ...about import About
 from ...checkpoints import Checkpoint
 from ...vectors import ListScorer, VectorStore
+from ..about import About
 from .set_encoder import SetEncoder, load_parts
 
 FILE = "list_head.safetensors"

@@ -18,9 +18,9 @@ from ....engine.batches import Batch
 from ....engine.templates import Constant, Template, Text, Truncation
 from ....errors import InputError
 from ....registry import families
-from ...about import About, Example
 from ...checkpoints import Checkpoint
 from ...loading import fingerprint, load_tokenizer
+from ..about import About, Example
 
 MARKERS = {
     "source_prefix_id": "<|source|>",

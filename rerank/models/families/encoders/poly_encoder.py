@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from ....data.atomic import atomic_write
 from ....errors import InputError, MissingResourceError
 from ....registry import families
-from ...about import About
 from ...checkpoints import Checkpoint
 from ...layout import Kind
+from ..about import About
 from .bi_encoder import BiEncoder, encoder_fingerprint, load_encoder, to_fp32
 
 CODES_FILE = "poly_codes.safetensors"

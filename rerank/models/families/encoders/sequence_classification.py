@@ -16,7 +16,6 @@ from ....engine.batches import Batch
 from ....engine.templates import Template, Truncation, pair_template
 from ....errors import InputError
 from ....registry import families
-from ...about import UNSTATED, About, Example
 from ...attention.layers import POST_NORM
 from ...attention.packed import attach, packed_kwargs
 from ...attention.post_norm import PostNormEncoder, token_states
@@ -25,6 +24,7 @@ from ...config_fields import mean_pooled, token_types
 from ...heads import detach_head
 from ...labels import label_names, label_score, score_column
 from ...loading import clamp_length, fingerprint, load_pretrained, load_tokenizer
+from ..about import UNSTATED, About, Example
 
 ROBERTA = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert"})
 PACKABLE = ROBERTA | {"bert", "electra", "modernbert"}

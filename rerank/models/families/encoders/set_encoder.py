@@ -18,7 +18,6 @@ from ....engine.batches import Batch
 from ....engine.templates import Template, Truncation
 from ....errors import InputError, UsageError
 from ....registry import families
-from ...about import UNSTATED, About, Example
 from ...attention.layers import POST_NORM
 from ...attention.post_norm import PostNormEncoder, token_states
 from ...attention.set_packed import SetLayout, attach
@@ -26,6 +25,7 @@ from ...checkpoints import Checkpoint
 from ...config_fields import mean_pooled
 from ...heads import Head, detach_head
 from ...loading import fingerprint, load_tokenizer
+from ..about import UNSTATED, About, Example
 from .sequence_classification import PACKABLE, load_classifier
 from .webis import first_position, load_webis, webis_template, webis_truncation
 

@@ -16,13 +16,13 @@ from ....engine.batches import Batch
 from ....engine.templates import Constant, Template, Truncation, pair_template
 from ....errors import InputError
 from ....registry import families
-from ...about import UNSTATED, About, Example
 from ...attention.layers import POST_NORM
 from ...attention.packed import attach, packed_kwargs
 from ...attention.post_norm import PostNormEncoder
 from ...checkpoints import Checkpoint
 from ...config_fields import token_types
 from ...loading import clamp_length, fingerprint, load_tokenizer
+from ..about import UNSTATED, About, Example
 from .sequence_classification import ROBERTA
 
 BACKBONES = ("electra", "bert", "roberta", "xlm-roberta", "camembert", "modernbert")

@@ -19,13 +19,13 @@ from ....engine.batches import Batch
 from ....engine.templates import Template, Text, Truncation
 from ....errors import InputError, UsageError
 from ....registry import families, unknown
-from ...about import About, Example
 from ...attention.prefix_tree import Tree, attach
 from ...checkpoints import Checkpoint
 from ...config_fields import position_limit
 from ...heads import decoder_head
 from ...loading import clamp_length, fingerprint, load_pretrained, load_tokenizer
 from ...prompts import answer_ids, check_joins, check_placeholders, own_chat, prompt_template
+from ..about import About, Example
 from .formats import BOS, FORMATS, OWN_CHAT, Format, known_format
 
 PACKABLE = frozenset({"qwen2", "qwen3", "llama", "mistral", "gemma"})

@@ -11,10 +11,10 @@ from typing import ClassVar
 
 from ....errors import InputError
 from ....registry import families
-from ...about import About, Example
 from ...checkpoints import Checkpoint
 from ...loading import load_tokenizer
 from ...prompts import answer_ids, chat_prompt, check_placeholders, prompt_template
+from ..about import About, Example
 from .causal import CausalReranker, is_decoder_classifier, load_decoder, sequence_length
 
 PROMPT = (

@@ -23,13 +23,13 @@ from ....errors import UsageError
 from ....registry import families
 from ....stats import Stats
 from ....vocabulary import Candidates, Groups, Outcomes, Sink, blank
-from ...about import About, Example
+from ...chat.endpoint import Endpoint, Messages
+from ...chat.list_prompts import LETTERS, SYSTEM, TASKS, Reading, messages, read
+from ...chat.local_chat import LocalChat
 from ...checkpoints import SERVED, Checkpoint
 from ...config_fields import position_limit
-from ...endpoint import Endpoint, Messages
-from ...list_prompts import LETTERS, SYSTEM, TASKS, Reading, messages, read
 from ...loading import load_pretrained, load_tokenizer
-from ...local_chat import LocalChat
+from ..about import About, Example
 
 Kind = Literal["permutation", "setwise", "grades"]
 SCHEDULES: dict[str, str] = {

@@ -26,10 +26,10 @@ from ....errors import InputError, UsageError
 from ....registry import families
 from ....stats import Stats
 from ....vocabulary import Candidates, Groups, Outcomes, Sink, blank
-from ...about import UNSTATED, About, Example
 from ...checkpoints import Checkpoint
 from ...heads import seq2seq_parts
 from ...loading import fingerprint, load_tokenizer
+from ..about import UNSTATED, About, Example
 from .t5 import scales_states, token_id
 
 Member = tuple[str, int, str]

@@ -23,10 +23,10 @@ from ....engine.batches import Batch
 from ....engine.templates import Constant, Slot, Template, Text, Truncation
 from ....errors import InputError
 from ....registry import families
-from ...about import UNSTATED, About, Example
 from ...checkpoints import Checkpoint
 from ...heads import seq2seq_parts
 from ...loading import fingerprint, load_pretrained, load_tokenizer
+from ..about import UNSTATED, About, Example
 
 Kind = Literal["mono", "duo", "rank"]
 TRUE, FALSE, EXTRA_10 = "\u2581true", "\u2581false", "<extra_id_10>"

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..errors import UsageError
+from ...errors import UsageError
 from .endpoint import Messages, Reply, Usage
 from .list_prompts import LETTERS
 

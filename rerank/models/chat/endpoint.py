@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 
 import httpx2 as httpx
 
-from .. import console
-from ..errors import MissingPrerequisiteError, MissingResourceError, SparringError, UsageError
-from .checkpoints import SERVED
+from ... import console
+from ...errors import MissingPrerequisiteError, MissingResourceError, SparringError, UsageError
+from ..checkpoints import SERVED
 
 LONGEST_PAUSE = 60.0
 LARGEST_REPLY = 1 << 24
