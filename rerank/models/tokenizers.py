@@ -74,7 +74,8 @@ def _converted(name: str, tokenizer: Any) -> Any:
             f"{name}: its tokenizer {type(tokenizer).__name__} has no fast form ({_first_line(error)}): save it "
             f"once with a {FAST}"
         ) from None
-    return PreTrainedTokenizerFast(
+    fast: Any = PreTrainedTokenizerFast
+    return fast(
         tokenizer_object=backend,
         model_max_length=tokenizer.model_max_length,
         model_input_names=tokenizer.model_input_names,

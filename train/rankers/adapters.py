@@ -103,7 +103,7 @@ class Lora:
     """
 
     rank: int = 16
-    alpha: float | None = None
+    alpha: int | None = None
     dropout: float = 0.0
     targets: str | None = None
 
