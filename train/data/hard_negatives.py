@@ -203,7 +203,7 @@ def _plain(text: str) -> str:
 
 
 def rescored(queries: Sequence[Query], dataset: Dataset, scorer: Scorer) -> Iterator[Query]:
-    """The same queries with a pointwise scorer's scores; what it cannot score (NaN) no longer counts as a positive."""
+    """The same queries with a pointwise scorer's scores; what it cannot score (NaN) is not a positive any more."""
     for start in range(0, len(queries), TOGETHER):
         part = queries[start : start + TOGETHER]
         topics = []
