@@ -76,6 +76,11 @@ def main(options: Options) -> None:
         _search_words(options, dataset)
         return
     queries = dataset.queries
+    if adaptive is not None and dataset.instructions:
+        raise UsageError(
+            f"--adaptive: {len(dataset.instructions)} topics carry an instruction, which --cross-encoder would "
+            "not see here: take the field out of a copy, or rerank the run of a plain search"
+        )
     allowed = None if options.allow_ids is None else _allowed(options.allow_ids)
     model = options.model
     if model is None and options.index is not None:

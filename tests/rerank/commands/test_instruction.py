@@ -103,3 +103,14 @@ def test_topics_bring_their_own(
     encoder = save_classifier(tmp_path / "bert", "bert")
     assert main(["rerank", *flags(collection, encoder, tmp_path / "a.run", "--queries", str(path))]) == 2
     assert "takes no instruction, but 1 topics of" in capsys.readouterr().err
+
+
+def test_an_adaptive_search_does_not_ignore_them(
+    collection: Path, told: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "topics.jsonl"
+    path.write_text('{"id": "q0", "text": "river", "instruction": "Find rivers."}\n')
+    asked = ["--dataset", str(collection), "--queries", str(path), "--output", str(tmp_path / "a.run")]
+    asked += ["--model", str(told), "--adaptive", "axn", "--cross-encoder", str(told), "--device", "cpu"]
+    assert main(["search", *asked]) == 2
+    assert "1 topics carry an instruction, which --cross-encoder would not see" in capsys.readouterr().err
