@@ -24,7 +24,7 @@ from .adapters import opened
 from .checkpoints import Checkpoint
 from .hints import advice
 from .layout import Kind
-from .scope import refuse_out_of_scope, remote_code
+from .scope import refuse_out_of_scope, refuse_unclaimed, remote_code
 from .tokenizers import load_tokenizer as load_tokenizer
 
 FAMILY_KEY = "sparring_family"
@@ -214,6 +214,7 @@ def claimant(checkpoint: Checkpoint) -> Any:
         seen += f", remote code {remote}, which is never run"
     if claims:
         raise UsageError(f"{checkpoint.name} ({seen}) could be {' or '.join(claims)}: choose one with --family")
+    refuse_unclaimed(checkpoint)
     if not checkpoint.plain:
         raise InputError(f"{checkpoint.name} is {checkpoint.layout.what}: no family of rerankers runs that")
     raise UsageError(f"{checkpoint.name} ({seen}) is of no known family: {advice(checkpoint)}")

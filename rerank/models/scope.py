@@ -19,11 +19,11 @@ IMAGE_TYPES = frozenset(
 """Kinds that read images and whose name does not say so by a part of its own."""
 IMAGE_PARTS = re.compile(r"(^|[_\-])(vl|vlm|vision|clip|siglip|omni)([_\-]|$)")
 IMAGE_CLASSES = re.compile(r"VL[A-Z]|VL$|Vision|^Col(Pali|Qwen|Idefics|Smol|ModernVBert)|^Jina(VL|M0)")
-KNOWN = {
-    "t5gemma2": "KaLM-Reranker and other encoder-decoders on T5Gemma 2 (passages pooled by the encoder, the query "
-    "in the decoder) are not supported",
-    "t5gemma": "encoder-decoders on T5Gemma are not supported",
+UNCLAIMED = {
+    "t5gemma2": "a T5Gemma 2 by its config; a KaLM-Reranker is loaded with --family kalm",
+    "t5gemma": "a T5Gemma: no family of rerankers runs that",
 }
+"""Kinds that no config tells from a language model: what is said where no name on the hub does."""
 
 
 def reads_images(checkpoint: Checkpoint) -> bool:
@@ -38,12 +38,16 @@ def reads_images(checkpoint: Checkpoint) -> bool:
 
 
 def refuse_out_of_scope(checkpoint: Checkpoint) -> None:
-    """Raises UsageError in one line for a checkpoint that is known and not run."""
-    if checkpoint.model_type in KNOWN:
-        raise UsageError(f"{checkpoint.name}: {KNOWN[checkpoint.model_type]}")
+    """Raises UsageError in one line for a checkpoint of a model that reads images."""
     if reads_images(checkpoint):
         named = checkpoint.architecture or checkpoint.model_type
         raise UsageError(f"{checkpoint.name} ({named}) reads images: out of scope")
+
+
+def refuse_unclaimed(checkpoint: Checkpoint) -> None:
+    """Raises UsageError for a checkpoint that no family claims and whose kind is known."""
+    if checkpoint.model_type in UNCLAIMED:
+        raise UsageError(f"{checkpoint.name} is {UNCLAIMED[checkpoint.model_type]}")
 
 
 def remote_code(checkpoint: Checkpoint) -> str:

@@ -26,6 +26,7 @@ from sparring.rerank.vocabulary import Groups, Scorer
 from tiny_commands import write_collection
 from tiny_families import allrank_state, save_jina, save_list_con_ranker, save_listt5, save_pair_rm, save_webis
 from tiny_generators import save_causal, save_t5
+from tiny_kalm import save_kalm
 from tiny_layerwise import save_layerwise
 from tiny_models import SIZES, save_bi_encoder, save_classifier
 from tiny_modular import save_modular
@@ -62,6 +63,7 @@ SAVED: dict[str, Callable[[Path], Path]] = {
     "jina": jina,
     "jina_bert": save_jina_bert,
     "jina_v3": save_jina_v3,
+    "kalm": lambda folder: state_family(save_kalm(folder), "kalm"),
     "late_pair": save_late_pair,
     "layerwise": save_layerwise,
     "list_con_ranker": save_list_con_ranker,

@@ -24,8 +24,6 @@ AWAITED_NAMES = {
     "zeroentropy/zerank-2",
     "ContextualAI/ctxl-rerank-v2-instruct-multilingual-1b",
     "castorini/rankllama-v1-7b-lora-passage",
-    "KaLM-Embedding/KaLM-Reranker-V1-Nano",
-    "KaLM-Embedding/KaLM-Reranker-V1-Large",
 }
 
 

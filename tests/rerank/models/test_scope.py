@@ -104,9 +104,9 @@ def test_what_reads_images_is_refused_in_one_line(tmp_path: Path, name: str) -> 
 
 def test_what_is_known_and_not_run_is_named(tmp_path: Path) -> None:
     folder = folder_of(
-        tmp_path / "m", {"model_type": "t5gemma2", "architectures": ["T5Gemma2ForConditionalGeneration"]}
+        tmp_path / "m", {"model_type": "t5gemma", "architectures": ["T5GemmaForConditionalGeneration"]}
     )
-    with pytest.raises(UsageError, match=r"KaLM-Reranker.* not supported$"):
+    with pytest.raises(UsageError, match=r"is a T5Gemma: no family of rerankers runs that$"):
         load(str(folder))
 
 

@@ -13,7 +13,7 @@ from ....engine.templates import Truncation, pair_template
 from ....errors import InputError
 from ...attention.glu import GluEncoder, GluShape
 from ...checkpoints import Checkpoint
-from ...labels import label_names, label_score, score_column
+from ...heads import label_names, label_score, score_column
 from ...loading import clamp_length, fingerprint, load_tokenizer
 from ...stored_weights import fill
 

@@ -9,7 +9,7 @@ owner's code computes, not what (``unpad_inputs``, ``use_memory_efficient_attent
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -20,6 +20,7 @@ from ...attention.rotary import frequencies
 from ...checkpoints import Checkpoint
 from ...loading import load_pretrained
 from ...stored_weights import stored
+from ..about import About, Example
 from .glu_classifier import GluClassifier, build, by_layer, number, renamed
 
 ARCHITECTURES = frozenset(
@@ -135,6 +136,12 @@ class Gte:
     ``label`` names the label that means relevant, by name or number, where the head has more than two.
     """
 
+    about: ClassVar[About] = About(
+        "pointwise",
+        "packed",
+        "the logit of the one label, or the log-odds of the last or the named one",
+        examples=(Example("Alibaba-NLP/gte-multilingual-reranker-base", "apache-2.0"),),
+    )
     label: str | int | None = None
     max_length: int | None = None
 

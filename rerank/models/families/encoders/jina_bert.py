@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch.nn.functional import gelu, relu
@@ -19,6 +20,7 @@ from ....registry import families
 from ...attention.glu import Activation, GluShape
 from ...checkpoints import Checkpoint
 from ...stored_weights import stored
+from ..about import About, Example
 from .glu_classifier import GluClassifier, build, by_layer, number, renamed
 
 ARCHITECTURE = "JinaBertForSequenceClassification"
@@ -100,6 +102,15 @@ class JinaBert:
     ``label`` names the label that means relevant, by name or number, where the head has more than two.
     """
 
+    about: ClassVar[About] = About(
+        "pointwise",
+        "packed",
+        "the logit of the one label, or the log-odds of the last or the named one",
+        examples=(
+            Example("jinaai/jina-reranker-v1-turbo-en", "apache-2.0"),
+            Example("jinaai/jina-reranker-v1-tiny-en", "apache-2.0"),
+        ),
+    )
     label: str | int | None = None
     max_length: int | None = None
 

@@ -1,7 +1,7 @@
 """Cross-encoders with a classification head: BERT, ELECTRA, RoBERTa/XLM-R, ModernBERT and DeBERTa-v2.
 
 One label is the score; of two labels the score is l1 - l0, which orders as log_softmax(l)[1] does (see
-`sparring.rerank.models.labels` for more, and for heads whose second label is not the relevant one). The body runs
+`sparring.rerank.models.heads` for more, and for heads whose second label is not the relevant one). The body runs
 packed (DeBERTa, whose attention is eager only, padded); the head runs in fp32 on the first token's state alone.
 """
 
@@ -21,8 +21,7 @@ from ...attention.packed import attach, packed_kwargs
 from ...attention.post_norm import PostNormEncoder, token_states
 from ...checkpoints import Checkpoint
 from ...config_fields import mean_pooled, token_types
-from ...heads import detach_head
-from ...labels import label_names, label_score, score_column
+from ...heads import detach_head, label_names, label_score, score_column
 from ...loading import clamp_length, fingerprint, load_pretrained, load_tokenizer
 from ..about import UNSTATED, About, Example
 

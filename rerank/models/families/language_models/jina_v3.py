@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from ...checkpoints import Checkpoint
 from ...config_fields import position_limit
 from ...loading import clamp_length, fingerprint, load_tokenizer
 from ...stored_weights import fill, stored
+from ..about import UNSTATED, About, Example
 from .jina_prompt import ListPrompt
 
 ARCHITECTURE = "JinaForRanking"
@@ -209,6 +210,12 @@ class JinaV3s:
     ``instruction`` is shown with the query. The order of a list changes its scores.
     """
 
+    about: ClassVar[About] = About(
+        "listwise",
+        "its own batches",
+        "the cosine of projected states at the marks of passage and query",
+        examples=(Example("jinaai/jina-reranker-v3", UNSTATED),),
+    )
     instruction: str | None = None
     max_length: int | None = None
 

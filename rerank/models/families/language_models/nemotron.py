@@ -9,7 +9,7 @@ of the head on the mean of all states, over the config's ``temperature``. Query 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -20,10 +20,10 @@ from ....registry import families
 from ...attention.packed import attach, packed_kwargs
 from ...checkpoints import Checkpoint
 from ...config_fields import position_limit
-from ...heads import decoder_head
-from ...labels import label_names, label_score, score_column
+from ...heads import decoder_head, label_names, label_score, score_column
 from ...loading import clamp_length, fingerprint, load_tokenizer
 from ...stored_weights import fill, stored
+from ..about import UNSTATED, About, Example
 
 ARCHITECTURE = "LlamaBidirectionalForSequenceClassification"
 MODEL_TYPE = "llama_bidirec"
@@ -144,6 +144,15 @@ class Nemotron:
     ``label`` names the label that means relevant, by name or number, where the head has more than two.
     """
 
+    about: ClassVar[About] = About(
+        "pointwise",
+        "packed",
+        "the logit of the one label, over the temperature",
+        examples=(
+            Example("nvidia/llama-nemotron-rerank-1b-v2", UNSTATED),
+            Example("nvidia/llama-3.2-nv-rerankqa-1b-v2", UNSTATED),
+        ),
+    )
     label: str | int | None = None
     max_length: int | None = None
 

@@ -10,6 +10,7 @@ import pytest
 from sparring.rerank.contracts.families import every_group
 from sparring.rerank.executors.open import open_scorer
 from sparring.rerank.models.loading import load
+from tiny_kalm import save_kalm
 from tiny_models import tiny_topics
 from tiny_remote import save_gte, save_jina_bert, save_jina_v3, save_nemotron
 
@@ -18,6 +19,7 @@ SAVED: dict[str, Callable[[Path], Path]] = {
     "gte rms": lambda folder: save_gte(folder, layer_norm_type="rms_norm"),
     "jina_bert": save_jina_bert,
     "jina_v3": save_jina_v3,
+    "kalm": save_kalm,
     "nemotron": save_nemotron,
 }
 
@@ -27,7 +29,10 @@ def test_half_precision_is_close(tmp_path: Path, name: str) -> None:
     folder = str(SAVED[name](tmp_path / "m"))
     topics = tiny_topics(2, 6)
     whole, half = (
-        open_scorer(load(folder), device="cpu", dtype=dtype, progress=False) for dtype in ("float32", "bfloat16")
+        open_scorer(
+            load(folder, family=name if name == "kalm" else None), device="cpu", dtype=dtype, progress=False
+        )
+        for dtype in ("float32", "bfloat16")
     )
     groups = [every_group(whole.width, len(topic)) for topic in topics]
     expected, found = (np.concatenate([x.ravel() for x in scorer(topics, groups)]) for scorer in (whole, half))
