@@ -36,7 +36,7 @@ demo: $(READY)  ## the whole main job on the embedded collection: index, search,
 	@$(BIN)/python -m sparring.train.demo
 
 test: $(READY)  ## the default test suite: offline, on CPU
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(READY)  ## the tests that take longer
 	$(BIN)/python -m pytest -m slow

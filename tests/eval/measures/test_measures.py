@@ -33,7 +33,7 @@ def saved(folder: Path, content: str | bytes, name: str = "qrels.txt") -> Path:
         GOOD,
         GOOD.replace(" ", "\t"),
         "\ufeff# judged by hand\n\n" + GOOD.replace("\n", " \r\n"),
-        gzip.compress(GOOD.encode()),
+        gzip.compress(GOOD.encode(), mtime=0),
         "query-id\tcorpus-id\tscore\n1\td1\t2\n1\td2\t0\n2\td1\t1\n",
     ],
 )

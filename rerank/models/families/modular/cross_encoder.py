@@ -61,7 +61,7 @@ class ModularEncoder:
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Raw fp32 scores, (S,)."""
-        logits = self.head(*self.reader.states(batch, self.deterministic))
+        logits: torch.Tensor = self.head(*self.reader.states(batch, self.deterministic))
         return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
 
 
@@ -145,9 +145,10 @@ class CrossEncoders:
         config = checkpoint.layout.modules[-1].config
         true, false = config.get("true_token_id"), config.get("false_token_id")
         size = int(checkpoint.config.get("vocab_size", 1 << 30))
-        answers = [true] if false is None else [true, false]
-        if not all(isinstance(token, int) and 0 <= token < size for token in answers):
-            raise InputError(f"{checkpoint.name}: LogitScore reads the tokens {answers} of {size}")
+        named = [true] if false is None else [true, false]
+        answers = [token for token in named if isinstance(token, int) and 0 <= token < size]
+        if len(answers) < len(named):
+            raise InputError(f"{checkpoint.name}: LogitScore reads the tokens {named} of {size}")
         if config.get("module_input_name", "causal_logits") != how.output:
             raise InputError(
                 f"{checkpoint.name}: LogitScore reads {config['module_input_name']!r}, its transformer gives "
