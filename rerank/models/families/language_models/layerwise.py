@@ -15,7 +15,7 @@ import itertools
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -28,6 +28,7 @@ from ...attention.prefix_tree import Tree, attach
 from ...checkpoints import Checkpoint
 from ...loading import clamp_length, fingerprint, load_pretrained, load_tokenizer
 from ...prompts import prompt_template
+from ..about import UNSTATED, About, Example
 from .causal import padding
 from .formats import BGE_PIECES, BGE_TASK
 
@@ -198,6 +199,15 @@ class Layerwise:
         instruction: the task, after query and passage.
     """
 
+    about: ClassVar[About] = About(
+        "pointwise",
+        "packed or padded",
+        "the score of a chosen layer at the last token",
+        examples=(
+            Example("BAAI/bge-reranker-v2-minicpm-layerwise", UNSTATED),
+            Example("BAAI/bge-reranker-v2.5-gemma2-lightweight", UNSTATED),
+        ),
+    )
     layer: int | None = None
     compress_ratio: int = 1
     compress_layers: str = "24,40"

@@ -230,11 +230,13 @@ class ListLLMs:
 
     def claims(self, checkpoint: Checkpoint) -> bool:
         """Models behind an endpoint, and checkpoints of the table of names on the hub."""
-        return checkpoint.name.startswith(SERVED) or (checkpoint.plain and checkpoint.hub in self.NAMES)
+        return checkpoint.name.startswith(SERVED) or (
+            checkpoint.plain and checkpoint.listed(self.NAMES) is not None
+        )
 
     def load(self, checkpoint: Checkpoint) -> ListLLM:
         """Loads the model, or notes where it is served; no call is made yet."""
-        kind: Kind = self.NAMES.get(checkpoint.hub or "", "permutation") if self.prompt == "auto" else self.prompt
+        kind: Kind = (checkpoint.listed(self.NAMES) or "permutation") if self.prompt == "auto" else self.prompt
         if checkpoint.name.startswith(SERVED):
             chat: Endpoint | LocalChat = Endpoint.parse(
                 checkpoint.name,

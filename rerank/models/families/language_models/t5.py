@@ -240,4 +240,4 @@ class T5:
 
 def entry(checkpoint: Checkpoint) -> tuple[Kind, str, str] | None:
     """The table's entry of a checkpoint, by its name on the hub; the files of all T5 rerankers look alike."""
-    return CHECKPOINTS.get(checkpoint.hub or "")
+    return checkpoint.listed(CHECKPOINTS)

@@ -8,7 +8,7 @@ score is the raw fp32 logit (of two labels l1 - l0): ``activation_fn`` of the fo
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -22,6 +22,7 @@ from ...checkpoints import Checkpoint
 from ...config_fields import token_types
 from ...layout import Kind
 from ...loading import clamp_length, fingerprint, load_tokenizer
+from ..about import About, Example
 from ..encoders.sequence_classification import SUPPORTED, SequenceClassifier, load_classifier
 from ..language_models.causal import CausalReranker, is_decoder_classifier, load_decoder
 from .bodies import TokenReader, Wanted, check_causal, first_position, load_body, longest
@@ -83,6 +84,16 @@ class CrossEncoders:
     ``prompt_name`` chooses one of the folder's prompts, ``no_prompt`` leaves out its default.
     """
 
+    about: ClassVar[About] = About(
+        "pointwise",
+        "packed or padded",
+        "what the last module gives: a Dense layer's one score, or the logit of one token less that of another",
+        examples=(
+            Example("cross-encoder/ettin-reranker-17m-v1", "apache-2.0"),
+            Example("cross-encoder/ettin-reranker-150m-v1", "apache-2.0"),
+            Example("cross-encoder/ettin-reranker-1b-v1", "apache-2.0"),
+        ),
+    )
     prompt_name: str | None = None
     no_prompt: bool = False
     max_length: int | None = None
