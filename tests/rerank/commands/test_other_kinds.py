@@ -131,8 +131,8 @@ def commands(collection: Path, model: Path, tmp_path: Path) -> dict[str, list[ob
             out / "r.run",
         ],
         "serve": ["serve", "--model", model, "--device", "cpu", "--dry-run"],
-        "pointwise": ["train", "--model-name-or-path", model, "--kind", "pointwise", *train],
-        "bi_encoder": ["train", "--model-name-or-path", model, "--kind", "bi_encoder", *train],
+        "pointwise": ["train", "--model-name-or-path", model, "--family", "pointwise", *train],
+        "bi_encoder": ["train", "--model-name-or-path", model, "--family", "bi_encoder", *train],
     }
 
 
