@@ -1,4 +1,4 @@
-"""Heads of classifiers: taken off transformers' models by the names that they have there, and which row is the score.
+"""Heads of classifiers: taken off transformers' models by the names they have there, and which row is the score.
 
 One label is the score. Of several, a label's score is the log-odds of its probability: with two, ``l1 - l0`` for
 the second, which orders as its softmax does. More than two say what is relevant only by name (an NLI head:
