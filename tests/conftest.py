@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 HOME = Path(tempfile.mkdtemp(prefix="sparring-tests-"))
 """Home of this process and of every process that a test starts, so that no test reads or writes a user's."""
+# one thread for each of the two processes that run the tests: tiny models gain nothing from more
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.update(
     HOME=str(HOME),
     XDG_CACHE_HOME=str(HOME / "cache"),
