@@ -53,20 +53,40 @@ class Job:
         }
 
 
-def prepare(options: ScoringOptions, run: Run | None = None) -> Job:
-    """Checks every input and loads the model; raises before any work is done.
+class ModelFlags(Protocol):
+    """The flags that say which model is asked, and how."""
 
-    ``run`` stands in for the one that the options name, where a command has changed its candidates.
+    @property
+    def model(self) -> str: ...
+    @property
+    def family(self) -> str | None: ...
+    @property
+    def revision(self) -> str | None: ...
+    @property
+    def max_length(self) -> int | None: ...
+    @property
+    def allow_pickle(self) -> bool: ...
+    @property
+    def instruction(self) -> str | None: ...
+    @property
+    def base(self) -> str | None: ...
+    @property
+    def schedule(self) -> str | None: ...
+    @property
+    def passages(self) -> str | None: ...
+    def of_family(self) -> dict[str, Any]:
+        """Flags that only some families have, as options of `load`."""
+        ...
+
+
+def load_asked(options: ModelFlags) -> tuple[AnyModel, Schedule, Passages | None]:
+    """The model that the flags name, the schedule by which it is asked, and how long documents are scored.
+
+    Raises UsageError where these do not fit together.
     """
-    from ..engine.model import default_schedule, takes_instructions
-    from ..executors.open import open_scorer
+    from ..engine.model import default_schedule
     from ..models.loading import load
 
-    started = time.perf_counter()
-    if not 0 <= options.missing_limit <= 1:
-        raise UsageError(f"--missing-limit {options.missing_limit} is not a share between 0 and 1")
-    run = run or options.read_run()
-    topics = options.candidates(run)
     schedule = registry.schedules.parse(options.schedule) if options.schedule else None
     passages = registry.passages.parse(options.passages) if options.passages else None
     model = load(
@@ -79,15 +99,32 @@ def prepare(options: ScoringOptions, run: Run | None = None) -> Job:
         instruction=options.instruction,
         base=options.base,
     )
+    schedule = schedule or registry.schedules.parse(default_schedule(model))
+    check_widths(schedule, model.width)
+    if passages and model.width != 1:
+        raise UsageError(f"--passages {passages}: only pointwise models score windows; leave it out")
+    return model, schedule, passages
+
+
+def prepare(options: ScoringOptions, run: Run | None = None) -> Job:
+    """Checks every input and loads the model; raises before any work is done.
+
+    ``run`` stands in for the one that the options name, where a command has changed its candidates.
+    """
+    from ..engine.model import takes_instructions
+    from ..executors.open import open_scorer
+
+    started = time.perf_counter()
+    if not 0 <= options.missing_limit <= 1:
+        raise UsageError(f"--missing-limit {options.missing_limit} is not a share between 0 and 1")
+    run = run or options.read_run()
+    topics = options.candidates(run)
+    model, schedule, passages = load_asked(options)
     if topics.dataset.instructions and not takes_instructions(model):
         raise UsageError(
             f"{model.name} takes no instruction, but {len(topics.dataset.instructions)} topics of "
             f"{topics.dataset.queries_path} carry one: take the field out of a copy of it"
         )
-    schedule = schedule or registry.schedules.parse(default_schedule(model))
-    check_widths(schedule, model.width)
-    if passages and model.width != 1:
-        raise UsageError(f"--passages {passages}: only pointwise models score windows; leave it out")
     scorer = open_scorer(
         model,
         executor=options.executor,

@@ -12,9 +12,9 @@ from typing import Any
 from .. import console, registry
 from ..errors import MissingPrerequisiteError, UsageError
 from ..passages import Windowed
-from ..rounds import check_widths
 from ..serving.server import Bounds, Server
 from ..serving.service import Limits, Service
+from .job import load_asked
 from .options import CommonOptions, PromptOptions, WeightsOptions
 
 KEY = "SPARRING_API_KEY"
@@ -95,27 +95,11 @@ def main(options: Options) -> None:
 
 def open_service(options: Options) -> Service:
     """The service that the flags describe, not yet started."""
-    from ..engine.model import default_schedule, longest_input, takes_instructions
+    from ..engine.model import longest_input, takes_instructions
     from ..executors.open import open_scorer
-    from ..models.loading import load
 
-    schedule = registry.schedules.parse(options.schedule) if options.schedule else None
     aggregator = registry.aggregators.parse(options.aggregator) if options.aggregator else None
-    passages = registry.passages.parse(options.passages) if options.passages else None
-    model = load(
-        options.model,
-        family=options.family,
-        revision=options.revision,
-        max_length=options.max_length,
-        allow_pickle=options.allow_pickle,
-        **options.of_family(),
-        instruction=options.instruction,
-        base=options.base,
-    )
-    schedule = schedule or registry.schedules.parse(default_schedule(model))
-    check_widths(schedule, model.width)
-    if passages and model.width != 1:
-        raise UsageError(f"--passages {passages}: only pointwise models score windows; leave it out")
+    model, schedule, passages = load_asked(options)
     scorer = open_scorer(
         model, device=options.device, dtype=options.dtype, token_budget=options.token_budget, progress=False
     )
