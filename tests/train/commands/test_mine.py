@@ -198,3 +198,14 @@ def test_what_cannot_work_is_said(
     assert main(["mine", "--dataset", str(collection), *given, *flags]) == code
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_topics_with_instructions_are_not_scored_without_them(
+    collection: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    topics = tmp_path / "topics.jsonl"
+    rows = [{"id": f"q{i}", "text": "river bread", "instruction": "find recipes"} for i in range(4)]
+    topics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = ("--run", str(collection / "first.run"), "--queries", str(topics), "--cross-encoder", str(model))
+    assert mine(collection, tmp_path / "hard.jsonl", *flags) == 2
+    assert "4 topics carry an instruction" in capsys.readouterr().err

@@ -237,7 +237,7 @@ class Kalms:
 
     def claims(self, checkpoint: Checkpoint) -> bool:
         """Checkpoints of the table of names on the hub: a language model of this kind has the same config."""
-        return checkpoint.model_type == "t5gemma2" and checkpoint.name in NAMES
+        return checkpoint.model_type == "t5gemma2" and bool(checkpoint.listed(dict.fromkeys(NAMES, True)))
 
     def load(self, checkpoint: Checkpoint) -> Kalm:
         """Loads the checkpoint; InputError where it is no T5Gemma 2."""
