@@ -93,8 +93,8 @@ def main(options: Options) -> None:
         raise MissingResourceError(f"{dataset.name} has no qrels: name them by --qrels FILE")
     if options.cross_encoder is not None and dataset.instructions:
         raise UsageError(
-            f"{len(dataset.instructions)} topics carry an instruction, which --cross-encoder would not be told: take "
-            "the field out of a copy of the topics"
+            f"{len(dataset.instructions)} topics carry an instruction, which --cross-encoder would not be told: "
+            "take the field out of a copy of the topics"
         )
     queries = judged_queries(path, dataset, options.positive)
     engine = _cross_encoder(options)
