@@ -124,7 +124,7 @@ class Record(TrainerCallback, ExportableState):
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Writes a row of the log and says it."""
         logs: dict[str, float] = kwargs["logs"]
-        if not state.is_world_process_zero:
+        if not state.is_world_process_zero or "train_runtime" in logs:  # transformers' summary at the end
             return
         shown = {key: value for key, value in logs.items() if key != "epoch"}
         row = {"step": state.global_step, "pairs": self.pairs, "seconds": round(self.seconds, 1), **shown}
