@@ -13,22 +13,16 @@ from numpy.typing import NDArray
 from ..data.datasets import Dataset
 from ..errors import UsageError
 from ..search.adaptive import AdaptiveSearch, Found, Scored, Task, adaptive
-from .job import behind_ledger, discard_ledger
+from .job import LedgerFlags, behind_ledger, discard_ledger
 
 if TYPE_CHECKING:
     from ..search.bi_encoder import BiEncoder
     from ..search.index import Index
 
 
-class Flags(Protocol):
+class Flags(LedgerFlags, Protocol):
     """The flags of an adaptive search."""
 
-    @property
-    def output(self) -> Path: ...
-    @property
-    def ledger(self) -> Path | None: ...
-    @property
-    def fresh(self) -> bool: ...
     @property
     def adaptive(self) -> str | None: ...
     @property
